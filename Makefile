@@ -1,0 +1,63 @@
+# Every target works from a fresh clone: what it needs is installed into .venv first, at the locked versions.
+# To use another interpreter: make PYTHON=python3.13 test
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DATA   ?= halyard-data
+
+.PHONY: run test test-unit test-system lint format coverage prove bench faults lock config clean help
+.DEFAULT_GOAL := help
+
+help:           ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: test-unit ## run every test
+
+test-unit: $(VENV)/.dev ## the fast part: no process is started
+	$(BIN)/python -m pytest -m "not system"
+
+lint: $(VENV)/.dev ## style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## let ruff put the code into form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: $(VENV)/.dev ## branch coverage of the fast part, with its floors
+	$(BIN)/coverage run -m pytest -q -m "not system"
+	$(BIN)/coverage report --include='relay/engine/*,relay/protocol/*,upstream/domain/*' --fail-under=100
+	$(BIN)/coverage report
+
+prove: $(VENV)/.dev ## property tests and fuzzing at heavy counts
+	HYPOTHESIS_PROFILE=prove $(BIN)/python -m pytest -m "not system" tests/engine tests/protocol tests/relay tests/upstream
+
+lock: $(VENV)/.dev ## resolve the dependencies again into requirements/
+	$(BIN)/pip -q install uv
+	$(BIN)/uv pip compile pyproject.toml --extra upstream --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-header -q --upgrade -o requirements/dev.txt
+	$(BIN)/uv pip compile pyproject.toml --extra upstream --universal --python-version 3.11 \
+	  --generate-hashes --no-header -q -c requirements/dev.txt -o requirements/upstream.txt
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+	  --generate-hashes --no-header -q -c requirements/dev.txt -o requirements/relay.txt
+
+clean:          ## remove the virtual environment and caches (never data)
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Halyard needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Use: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of dependencies; the larger set contains the smaller.
+$(VENV)/.upstream: $(BIN)/python pyproject.toml requirements/upstream.txt
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/upstream.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml requirements/dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $(VENV)/.upstream $@

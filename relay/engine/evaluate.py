@@ -1,0 +1,234 @@
+"""Evaluates flags: total, pure, ordered. This interpreter is the reference that says what every flag means.
+
+No JSON context and no configuration that `relay.engine.parse` let through makes it raise; it does no I/O and reads no
+clock. The order is: switch, prerequisites, exclusion group, targets, rules, fallthrough. Recursion is bounded by the
+depths that were checked at parse and assembly; within one run every flag and segment is decided at most once.
+"""
+
+from bisect import bisect_right
+from dataclasses import replace
+from typing import Any
+
+from relay.engine.bucketing import bucket, winner
+from relay.engine.context import UNIT, lookup, unit_of
+from relay.engine.model import (
+    All,
+    AnyOf,
+    Clause,
+    Condition,
+    Environment,
+    ErrorCode,
+    Evaluation,
+    Exists,
+    Fixed,
+    Flag,
+    FlagType,
+    InSegment,
+    Needs,
+    Not,
+    PercentageOf,
+    Prerequisite,
+    Ramp,
+    Reason,
+    Segment,
+    Serve,
+    Split,
+)
+
+_ON = frozenset({Reason.TARGET_MATCH, Reason.RULE_MATCH, Reason.SPLIT, Reason.STATIC, Reason.DEFAULT})
+"""The reasons of a flag that is on for a context, so that flags which require it may be on too."""
+
+
+def evaluate(environment: Environment, flag_key: str, context: Any, now_ms: int) -> Evaluation:
+    """Evaluate one flag for a context, a parsed JSON object whose `targetingKey` is the unit."""
+    flag = environment.flags.get(flag_key)
+    if flag is None:
+        return Evaluation(
+            None,
+            None,
+            Reason.ERROR,
+            error_code=ErrorCode.FLAG_NOT_FOUND,
+            error_detail=f"there is no flag {flag_key!r} in environment {environment.key!r}",
+        )
+    if not isinstance(context, dict):
+        return _invalid_context(flag)
+    return _Run(environment, context, now_ms).flag(flag)
+
+
+def evaluate_all(
+    environment: Environment, context: Any, now_ms: int, *, client_side_only: bool = False
+) -> dict[str, Evaluation]:
+    """Evaluate every flag, or those that browsers may see, for one context."""
+    flags = [flag for flag in environment.flags.values() if flag.client_side or not client_side_only]
+    if not isinstance(context, dict):
+        return {flag.key: _invalid_context(flag) for flag in flags}
+    run = _Run(environment, context, now_ms)
+    return {flag.key: run.flag(flag) for flag in flags}
+
+
+def next_change_at(environment: Environment, now_ms: int) -> int | None:
+    """Return the first moment after `now_ms` at which a ramp takes a step, or None if time will change nothing."""
+    steps = [_next_step_ms(ramp, now_ms) for ramps in environment.ramps.values() for ramp in ramps]
+    return min((step for step in steps if step is not None), default=None)
+
+
+def typed(evaluation: Evaluation, wanted: FlagType) -> Evaluation:
+    """Return the evaluation for a getter of one type: errors as they are, a value of another type as TYPE_MISMATCH."""
+    if evaluation.error_code is not None or wanted.admits(evaluation.value):
+        return evaluation
+    return Evaluation(
+        None,
+        None,
+        Reason.ERROR,
+        version=evaluation.version,
+        error_code=ErrorCode.TYPE_MISMATCH,
+        error_detail=f"the flag does not serve {wanted} values",
+        flag_metadata=evaluation.flag_metadata,
+    )
+
+
+def share_of(ramp: Ramp, now_ms: int) -> int:
+    """Return how much of 100,000 a ramp serves its `to` at a moment."""
+    if ramp.start_at_ms is None or now_ms < ramp.start_at_ms:
+        return 0
+    return min(ramp.target, ramp.increment * ((now_ms - ramp.start_at_ms) // (ramp.every_s * 1000)))
+
+
+def _next_step_ms(ramp: Ramp, now_ms: int) -> int | None:
+    if ramp.start_at_ms is None or ramp.increment == 0 or share_of(ramp, now_ms) >= ramp.target:
+        return None
+    every_ms = ramp.every_s * 1000
+    steps_taken = max(0, (now_ms - ramp.start_at_ms) // every_ms)
+    return ramp.start_at_ms + (steps_taken + 1) * every_ms
+
+
+def _invalid_context(flag: Flag) -> Evaluation:
+    return _failed(flag, ErrorCode.INVALID_CONTEXT, "the context must be a JSON object")
+
+
+def _failed(flag: Flag, code: ErrorCode, detail: str) -> Evaluation:
+    return replace(flag.off, reason=Reason.ERROR, error_code=code, error_detail=detail)
+
+
+class _Run:
+    """The evaluation of any number of flags for one context at one moment."""
+
+    __slots__ = ("_context", "_environment", "_flags", "_members", "_now_ms", "_unit")
+
+    def __init__(self, environment: Environment, context: dict[str, Any], now_ms: int) -> None:
+        self._environment = environment
+        self._context = context
+        self._now_ms = now_ms
+        self._unit = unit_of(context.get(UNIT))
+        self._flags: dict[str, Evaluation] = {}
+        self._members: dict[str, bool] = {}
+
+    def flag(self, flag: Flag) -> Evaluation:
+        """Evaluate a flag, once."""
+        known = self._flags.get(flag.key)
+        if known is None:
+            known = self._flags[flag.key] = self._decided(flag)
+        return known
+
+    def _decided(self, flag: Flag) -> Evaluation:
+        if not flag.enabled:
+            return flag.off
+        if flag.key in self._environment.unsettled:
+            return _failed(flag, ErrorCode.GENERAL, "its prerequisites form a cycle or nest too deeply")
+        for prerequisite in flag.prerequisites:
+            if not self._holds(prerequisite):
+                return prerequisite.failed
+        return (
+            self._elsewhere(flag)
+            or self._targeted(flag)
+            or self._ruled(flag)
+            or self._served(flag.fallthrough)
+            or flag.without_unit
+        )
+
+    def _holds(self, prerequisite: Prerequisite) -> bool:
+        required = self._environment.flags.get(prerequisite.flag)
+        if required is None:
+            return False
+        found = self.flag(required)
+        return found.reason in _ON and (prerequisite.variations is None or found.variation in prerequisite.variations)
+
+    def _elsewhere(self, flag: Flag) -> Evaluation | None:
+        """Answer for units that belong to another flag of the exclusion group."""
+        group = flag.group
+        if group is None:
+            return None
+        if self._unit is None:
+            return group.without_unit
+        is_ours = winner(group.name, self._environment.groups[group.name], self._unit) == flag.key
+        return None if is_ours else group.excluded
+
+    def _targeted(self, flag: Flag) -> Evaluation | None:
+        return None if self._unit is None else flag.targets.get(self._unit)
+
+    def _ruled(self, flag: Flag) -> Evaluation | None:
+        for rule in flag.rules:
+            if self._can_decide(rule.needs) and self._meets(rule.when):
+                answer = self._served(rule.serve)
+                if answer is not None:
+                    return answer
+        return None
+
+    def _can_decide(self, needs: Needs) -> bool:
+        if needs.unknown_operators:
+            return False
+        return not needs.segments or needs.segments <= self._environment.usable.keys()
+
+    def _served(self, serve: Serve) -> Evaluation | None:
+        """Answer with what is served to this unit; None where there is no unit to tell."""
+        if isinstance(serve, Fixed):
+            return serve.outcome
+        unit = unit_of(lookup(self._context, serve.by))
+        if unit is None:
+            return None
+        drawn = bucket("rollout", serve.salt, unit)
+        if isinstance(serve, Split):
+            return serve.outcomes[bisect_right(serve.bounds, drawn)]
+        return serve.to if drawn < share_of(serve, self._now_ms) else serve.otherwise
+
+    def _meets(self, condition: Condition) -> bool:  # noqa: PLR0911 - one per kind of condition
+        match condition:
+            case Clause():
+                return self._passes(condition)
+            case All():
+                return all(map(self._meets, condition.conditions))
+            case AnyOf():
+                return any(map(self._meets, condition.conditions))
+            case Not():
+                return not self._meets(condition.condition)
+            case InSegment():
+                return self._belongs(condition.segment)
+            case Exists():
+                return lookup(self._context, condition.attribute) is not None
+            case PercentageOf():
+                unit = unit_of(lookup(self._context, condition.attribute))
+                return unit is not None and bucket("rollout", condition.salt, unit) < condition.share
+            case _:  # an unknown operator
+                return False
+
+    def _passes(self, clause: Clause) -> bool:
+        """Test an attribute; of a list, any element may match, and a negated operator must see every one pass."""
+        value = lookup(self._context, clause.attribute)
+        if value is None:
+            return False
+        if not isinstance(value, list):
+            return clause.test(clause.operand, value) is clause.wanted
+        passed = (clause.test(clause.operand, element) is clause.wanted for element in value)
+        return any(passed) if clause.wanted else all(passed)
+
+    def _belongs(self, key: str) -> bool:
+        """Tell whether the context is in a segment, once. Who is excluded by name stays out, whatever else holds."""
+        known = self._members.get(key)
+        if known is None:
+            known = self._members[key] = self._is_member(self._environment.usable[key])
+        return known
+
+    def _is_member(self, segment: Segment) -> bool:
+        if self._unit in segment.exclude:
+            return False
+        return self._unit in segment.include or (segment.when is not None and self._meets(segment.when))
