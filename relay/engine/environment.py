@@ -94,7 +94,10 @@ def _needed_flags(flag: Flag) -> frozenset[str]:
 
 
 def _running_ramps(flag: Flag) -> tuple[Ramp, ...]:
-    return flag.ramps if flag.enabled else ()
+    if not flag.enabled:
+        return ()
+    serves = [rule.serve for rule in flag.rules if not rule.needs.unknown_operators]
+    return tuple(serve for serve in (*serves, flag.fallthrough) if isinstance(serve, Ramp))
 
 
 def _reindexed(

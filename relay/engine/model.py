@@ -26,9 +26,9 @@ class FlagType(StrEnum):
         return isinstance(value, _ADMITTED[self])
 
 
-_ADMITTED: Mapping[FlagType, tuple[type, ...]] = {
-    FlagType.BOOLEAN: (bool,),
-    FlagType.STRING: (str,),
+_ADMITTED: Mapping[FlagType, Any] = {
+    FlagType.BOOLEAN: bool,
+    FlagType.STRING: str,
     FlagType.NUMBER: (int, float),
     FlagType.JSON: (dict, list),
 }
@@ -271,12 +271,6 @@ class Flag:
         """Operators that this version does not understand; the rules that use them are skipped."""
         return frozenset[str]().union(*(rule.needs.unknown_operators for rule in self.rules))
 
-    @property
-    def ramps(self) -> tuple[Ramp, ...]:
-        """Every ramp that may decide this flag while it is on."""
-        serves = [rule.serve for rule in self.rules if not rule.needs.unknown_operators]
-        return tuple(serve for serve in (*serves, self.fallthrough) if isinstance(serve, Ramp))
-
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -293,7 +287,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One revision of one environment, with what `assemble` and `amend` derive from its flags and segments.
+    """One revision of one environment, with what follows from its flags and segments.
 
     `usable` are the segments that can be decided, `chained` the prerequisites of each flag that has any, `unsettled`
     the flags whose prerequisites form a cycle or nest too deeply, `groups` the enabled members of each exclusion group,

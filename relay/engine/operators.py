@@ -111,11 +111,8 @@ def _ends_with(wanted: Texts, value: Any) -> bool | None:
 def _patterns(arguments: Arguments) -> tuple[Any, ...]:
     if len(arguments.values) > MAX_PATTERNS:
         raise BadArgument(None, f"has {len(arguments.values)} patterns, at most {MAX_PATTERNS} are allowed")
-    return tuple(_pattern(index, text, arguments) for index, text in enumerate(_texts_as_they_are(arguments)))
-
-
-def _texts_as_they_are(arguments: Arguments) -> tuple[str, ...]:
-    return _texts(replace(arguments, fold_case=False)).texts
+    texts = _texts(replace(arguments, fold_case=False)).texts
+    return tuple(_pattern(index, text, arguments) for index, text in enumerate(texts))
 
 
 def _pattern(index: int, text: str, arguments: Arguments) -> Any:

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from relay.engine.bucketing import bucket, winner
+from relay.engine.conditions import MAX_DEPTH
+from relay.engine.environment import MAX_CHAIN
 from relay.engine.evaluate import _Run, evaluate, evaluate_all, typed
 from relay.engine.model import Environment, ErrorCode, Evaluation, FlagType, Reason, UnknownOperator
 from tests.engine.build import HALF, OFF, ON, clause, environment, flag, rule, ruled, segment
@@ -383,6 +385,23 @@ def test_depth_of_prerequisites() -> None:
 def test_endless_chain() -> None:
     """1,500 flags in a row are off with an error, not a stack overflow."""
     assert evaluate(chain(1_500), "f0", {}, 0).error_code is ErrorCode.GENERAL
+
+
+def test_deepest_configuration() -> None:
+    """Prerequisites, segments and conditions may all be as deep as they are allowed to be at once."""
+
+    def deep(innermost: Any) -> Any:
+        for _ in range(MAX_DEPTH - 1):
+            innermost = {"all": [innermost]}
+        return innermost
+
+    segments = {f"s{n}": segment(when=deep({"segment": f"s{n + 1}"})) for n in range(MAX_CHAIN)}
+    segments[f"s{MAX_CHAIN}"] = segment(when=deep(clause("a", "equals", 1)))
+    flags = {f"f{n}": flag(prerequisites=required(f"f{n + 1}")) for n in range(MAX_CHAIN)}
+    flags[f"f{MAX_CHAIN}"] = ruled(deep({"segment": "s0"}))
+
+    assert ask(flags, {"a": 1}, "f0", segments).reason is Reason.STATIC
+    assert ask(flags, {"a": 1}, f"f{MAX_CHAIN}", segments).reason is Reason.RULE_MATCH
 
 
 def test_wide_graphs_are_decided_once() -> None:
