@@ -1,0 +1,198 @@
+"""What one process counts and shows on `/metrics`.
+
+Owns a registry of its own, so that two services or two tests in one process never mix. Counting is an addition in a
+dictionary, cheap enough for the request path; the Prometheus families are built when somebody looks, also from the
+admin listener's thread. Every family has a named maximum of series: what comes beyond it is summed under `other`.
+Never holds a key, a context, a flag's value or anything else that a caller chose freely.
+"""
+
+import bisect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+MAX_SERIES = 1_000
+LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+Reading = Mapping[tuple[str, ...], float]
+
+
+class Tally:
+    """A counter with labels. `add` is called on the request path and must stay this small."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str] = (), max_series: int = MAX_SERIES) -> None:
+        self.name = name
+        self.documentation = documentation
+        self.labels = tuple(labels)
+        self._max_series = max_series
+        self._counts: dict[tuple[str, ...], float] = {} if labels else {(): 0}
+
+    def add(self, *labels: str, n: float = 1) -> None:
+        """Count `n` more under these label values."""
+        counts = self._counts
+        if labels not in counts and len(counts) >= self._max_series:
+            labels = ("other",) * len(self.labels)
+        counts[labels] = counts.get(labels, 0) + n
+
+    def value(self, *labels: str) -> float:
+        """Return what was counted under these label values."""
+        return self._counts.get(labels, 0)
+
+    def total(self) -> float:
+        """Return the sum over all label values."""
+        return sum(self._counts.copy().values())
+
+    def family(self) -> Metric:
+        """Return what a scrape shows."""
+        family = CounterMetricFamily(self.name, self.documentation, labels=self.labels)
+        for labels, count in sorted(self._counts.copy().items()):
+            family.add_metric(labels, count)
+        return family
+
+
+class Gauge:
+    """A value with labels that is read from its owner when somebody looks, never copied around."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str] = (), max_series: int = MAX_SERIES) -> None:
+        self.name = name
+        self.documentation = documentation
+        self.labels = tuple(labels)
+        self._max_series = max_series
+        self._read: Callable[[], Reading] = dict
+
+    def read_from(self, read: Callable[[], Reading]) -> None:
+        """Name the owner of the value. `read` may be called from another thread."""
+        self._read = read
+
+    def read_value_from(self, read: Callable[[], float]) -> None:
+        """Name the owner of a value without labels."""
+        self._read = lambda: {(): read()}
+
+    def family(self) -> Metric:
+        """Return what a scrape shows."""
+        family = GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
+        for labels, value in sorted(self._read().items())[: self._max_series]:
+            family.add_metric(labels, value)
+        return family
+
+
+class OwnedCount:
+    """A counter without labels that its owner keeps, and that is read when somebody looks."""
+
+    def __init__(self, name: str, documentation: str) -> None:
+        self.name = name
+        self.documentation = documentation
+        self._read: Callable[[], float] = float
+
+    def read_from(self, read: Callable[[], float]) -> None:
+        """Name the owner of the count. `read` may be called from another thread."""
+        self._read = read
+
+    def total(self) -> float:
+        """Return the count."""
+        return self._read()
+
+    def family(self) -> Metric:
+        """Return what a scrape shows."""
+        return CounterMetricFamily(self.name, self.documentation, value=self._read())
+
+
+class Distribution:
+    """A histogram without labels."""
+
+    def __init__(self, name: str, documentation: str, buckets: Sequence[float] = LATENCY_BUCKETS_S) -> None:
+        self.name = name
+        self.documentation = documentation
+        self._bounds = tuple(buckets)
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float, n: int = 1) -> None:
+        """Count `n` observations of `value`; a publish to many clients is one call."""
+        self._counts[bisect.bisect_left(self._bounds, value)] += n
+        self._sum += value * n
+
+    def count(self) -> int:
+        """Return how many observations there were."""
+        return sum(self._counts)
+
+    def family(self) -> Metric:
+        """Return what a scrape shows: cumulative buckets up to +Inf."""
+        seen, buckets = 0, []
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts.copy(), strict=True):
+            seen += count
+            buckets.append((bound, float(seen)))
+        family = HistogramMetricFamily(self.name, self.documentation)
+        family.add_metric((), buckets, self._sum)
+        return family
+
+
+class RelayMetrics(Collector):
+    """Every family that the serving process shows. The upstream, which mounts the same app, has one of its own.
+
+    Args:
+        service: `relay` or `upstream`; the families are called `halyard_{service}_…`.
+    """
+
+    def __init__(self, service: str = "relay") -> None:
+        name = f"halyard_{service}_{{}}".format
+        self.requests = Tally(name("requests"), "Answered requests by route class and status.", ("route", "status"))
+        self.evaluations = Tally(name("evaluations"), "Evaluated flags by way of asking.", ("source",))
+        self.refused_keys = Tally(
+            name("refused_keys"), "Requests whose credential was refused, by reason.", ("reason",)
+        )
+        self.refused_connections = Tally(
+            name("refused_connections"), "Connections ended for breaking a limit, by limit.", ("limit",)
+        )
+        self.streams_opened = Tally(name("streams_opened"), "Streams begun, by kind.", ("kind",))
+        self.goodbyes = Tally(name("goodbyes"), "Streams ended by this side, by kind and reason.", ("kind", "reason"))
+        self.streams_open = Gauge(name("streams_open"), "Streams open now, by kind.", ("kind",))
+        self.change_latency = Distribution(
+            name("change_latency_seconds"), "From the commit of a change at the authority to its write to a client."
+        )
+
+        self.config_revision = Gauge(name("config_revision"), "Revision in use.", ("environment",))
+        self.config_age = Gauge(
+            name("config_age_seconds"), "Time since the authority last confirmed the configuration.", ("environment",)
+        )
+        self.swaps = Tally(name("config_swaps"), "Configurations put into use.", ("environment",))
+        self.refused_configs = OwnedCount(name("config_refused"), "Messages refused; the last good one stays.")
+        self.resyncs = OwnedCount(name("config_resyncs"), "Whole snapshots asked for because something did not fit.")
+        self.connects = OwnedCount(name("upstream_connects"), "Attempts to open the change stream.")
+        self.upstream_connected = Gauge(name("upstream_connected"), "1 while the change stream is open.")
+
+        self.events_accepted = Tally(name("events_accepted"), "Events acknowledged to a client.")
+        self.events_duplicate = Tally(name("events_duplicate"), "Events that were known already.")
+        self.events_refused = Tally(name("events_refused"), "Events answered with an error, by reason.", ("reason",))
+        self.events_forwarded = Tally(name("events_forwarded"), "Events that the authority has confirmed.")
+        self.events_quarantined = Tally(name("events_quarantined"), "Records set aside, by reason.", ("reason",))
+        self.events_shed = Tally(
+            name("events_shed"), "Acknowledged events given up on purpose, by reason.", ("reason",)
+        )
+        self.forward_attempts = Tally(name("forward_attempts"), "Batches sent, by outcome.", ("outcome",))
+        self.spool_bytes = Gauge(name("spool_bytes"), "Bytes waiting on disk for the authority.")
+        self.spool_records = Gauge(name("spool_records"), "Records waiting on disk for the authority.")
+
+        self.overlays = Gauge(name("overlays"), "Flags killed here and not in the configuration yet.", ("state",))
+        self.kills = Tally(
+            name("kills"), "Kills by what became of them: taken, committed, refused, expired.", ("outcome",)
+        )
+        self.kill_attempts = Tally(name("kill_attempts"), "Kills sent to the authority, by outcome.", ("outcome",))
+
+        self.task_failures = Tally(name("task_failures"), "Background tasks that raised and were restarted.", ("task",))
+        self.loop_lag = Gauge(name("loop_lag_seconds"), "How late the event loop last came round.")
+
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every family, in the order of declaration."""
+        for member in list(vars(self).values()):
+            if isinstance(member, Tally | Gauge | OwnedCount | Distribution):
+                yield member.family()
+
+    def exposition(self) -> bytes:
+        """Return the text format of Prometheus."""
+        return generate_latest(self.registry)

@@ -1,0 +1,191 @@
+"""The relay's memory over restarts: all its environments in one file, in two generations.
+
+Written off the event loop by rename and fsync, at most once a second (the newest state wins) and at exit. A failed
+write costs freshness and is counted; the generations on disk stay. The file holds hashes of keys and secrets of
+environments, so only the owner may read it. A file of another upstream or relay key is ignored: it may be another
+tenant's.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relay.clock import Clock
+from relay.protocol.changes import Applied, Snapshot, State
+from relay.sync.collector import collector_paused
+from relay.sync.snapshot_format import BadFile, Content, decode_file, encode_file, tenant_of
+from relay.sync.store import Origin, Store, Swap
+
+__all__ = ["Loaded", "SnapshotFile", "restore", "tenant_of"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The newest usable generation, None if there is none, and why each newer one was passed over."""
+
+    content: Content | None = field(repr=False)
+    problems: tuple[str, ...]
+
+
+class SnapshotFile:
+    """Keeps one file in step with one store.
+
+    Args:
+        path: the newest generation; the one before stands beside it with `.old` appended.
+        tenant: from `tenant_of`; files with another one are ignored.
+        store: what is written.
+        clock: paces the writing.
+        min_interval_s: shortest time between two writes.
+        retry_s: time before another attempt after a failed write.
+        max_bytes: a larger file is not read.
+
+    Attributes:
+        writes: how many writes succeeded.
+        failures: how many failed.
+        last_error: why the last write failed; None after a good one.
+        kept: epoch and revision of each environment in the newest generation, as far as it is known.
+    """
+
+    def __init__(  # noqa: PLR0913 - the limits are named one by one
+        self,
+        path: Path,
+        tenant: str,
+        store: Store,
+        clock: Clock,
+        *,
+        min_interval_s: float = 1.0,
+        retry_s: float = 10.0,
+        max_bytes: int = 1 << 30,
+    ) -> None:
+        self.writes = 0
+        self.failures = 0
+        self.last_error: str | None = None
+        self.kept: Mapping[str, tuple[str, int]] = {}
+        self._path = path
+        self._old = path.with_name(path.name + ".old")
+        self._tenant = tenant
+        self._store = store
+        self._clock = clock
+        self._min_interval_s = min_interval_s
+        self._retry_s = retry_s
+        self._max_bytes = max_bytes
+        self._dirty = asyncio.Event()
+        self._newest_is_good = True
+        self._written_confirmed_at_ms: int | None = None
+        self._writing: asyncio.Future[None] | None = None
+
+    def load(self) -> Loaded:
+        """Read the newest usable generation. Blocks; takes about a second for 10,000 flags."""
+        problems: list[str] = []
+        for path in (self._path, self._old):
+            try:
+                content = decode_file(self._read(path), self._tenant)
+            except FileNotFoundError:
+                problems.append(f"{path}: there is none")
+            except (OSError, BadFile) as error:
+                problems.append(f"{path}: {error}")
+            else:
+                self._newest_is_good = path == self._path
+                self.kept = _positions(content.states)
+                return Loaded(content, tuple(problems))
+        self._newest_is_good = False
+        return Loaded(None, tuple(problems))
+
+    async def run(self) -> None:
+        """Write after every change, until cancelled."""
+        unsubscribe = self._store.subscribe(self._note)
+        try:
+            while True:
+                await self._dirty.wait()
+                await self._clock.sleep(self._min_interval_s if await self._write() else self._retry_s)
+        finally:
+            unsubscribe()
+
+    async def flush(self) -> None:
+        """Write what has not been written, the newest confirmation included. For the exit, after `run` has ended."""
+        if self._writing is not None:
+            # A cancelled write goes on in its thread, and two must not meet in one temporary file.
+            await asyncio.gather(self._writing, return_exceptions=True)
+        is_old = self._written_confirmed_at_ms != self._store.confirmed_at_ms
+        if self._dirty.is_set() or (is_old and self._store.origin is Origin.UPSTREAM):
+            await self._write()
+
+    def _note(self, _: Swap) -> None:
+        self._dirty.set()
+
+    async def _write(self) -> bool:
+        self._dirty.clear()
+        confirmed_at_ms = self._store.confirmed_at_ms
+        states = [configuration.state for configuration in self._store.configurations.values()]
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._replace, states, confirmed_at_ms))
+        try:
+            await asyncio.shield(self._writing)
+        except asyncio.CancelledError:
+            self._dirty.set()
+            raise
+        except OSError as error:
+            self._dirty.set()
+            self.failures += 1
+            if str(error) != self.last_error:
+                log.warning("the snapshot file cannot be written: %s; the older one stays", error)
+            self.last_error = str(error)
+            return False
+        self._written_confirmed_at_ms = confirmed_at_ms
+        self.kept = _positions(states)
+        self.writes += 1
+        self.last_error = None
+        return True
+
+    def _read(self, path: Path) -> bytes:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > self._max_bytes:
+                raise BadFile(f"it has {size} bytes, more than the {self._max_bytes} that are read")
+            return file.read()
+
+    def _replace(self, states: Sequence[State], confirmed_at_ms: int | None) -> None:
+        temporary = self._path.with_name(self._path.name + ".tmp")
+        with open(temporary, "wb", opener=_private) as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.writelines(encode_file(self._tenant, states, confirmed_at_ms))
+            file.flush()
+            os.fsync(file.fileno())
+        if self._newest_is_good and self._path.exists():
+            # A damaged newest one must not push the last good one out.
+            self._path.replace(self._old)
+        temporary.replace(self._path)
+        self._newest_is_good = True
+        _sync_directory(self._path.parent)
+
+
+def restore(content: Content, store: Store) -> tuple[str, ...]:
+    """Put what was loaded into the store; returns what could not be used, and why."""
+    problems = []
+    for state in content.states:
+        with collector_paused(len(state.flags) + len(state.segments)):
+            outcome = store.apply(Snapshot(state, "start"), Origin.FILE)
+        if not isinstance(outcome, Applied):
+            problems.append(f"environment {state.ref.id}: {outcome}")
+    store.confirmed_at_ms = content.confirmed_at_ms
+    return tuple(problems)
+
+
+def _positions(states: Sequence[State]) -> Mapping[str, tuple[str, int]]:
+    return {state.ref.id: (state.epoch, state.revision) for state in states}
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
