@@ -1,0 +1,217 @@
+"""The relay, assembled: what it is made of, the order in which that starts, and the order in which it ends.
+
+Start: settings, both sockets, the data directory (locked), what an earlier process kept; then it serves at once,
+marked stale, while it connects upstream. End: the phases of `relay.drain`. Every loop runs under the supervisor.
+"""
+
+import gc
+import logging
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import aiohttp
+
+from relay import data_dir
+from relay.clock import Clock, SystemClock
+from relay.drain import Drain, Phase
+from relay.events.counters import Counters
+from relay.events.forward import Forwarder
+from relay.events.intake import SpoolIntake
+from relay.events.spool import Spool
+from relay.heartbeat import Heartbeat
+from relay.metrics import RelayMetrics
+from relay.protocol.keys import fingerprint
+from relay.report import Report
+from relay.serve.admin import LIMITS as ADMIN_LIMITS
+from relay.serve.admin import AdminListener
+from relay.serve.app import build_app
+from relay.serve.health import build_admin
+from relay.serve.server import HttpServer, listen
+from relay.serve.services import serve_with
+from relay.settings import RelaySettings, relay_key
+from relay.supervise import Supervisor
+from relay.sync.backoff import Backoff
+from relay.sync.follow import Follower, FollowSettings
+from relay.sync.snapshot_file import SnapshotFile, restore, tenant_of
+from relay.sync.store import Store
+
+logger = logging.getLogger(__name__)
+
+# What an admin listener ever has waiting.
+ADMIN_BACKLOG = 16
+# After the streams have gone: for requests under way, and for connections that clients keep open.
+LAST_REQUESTS_S = 1.0
+FORWARD_HURRIED_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What only one process can have: opened before anything is built, so that its lack is found first."""
+
+    serving: socket.socket
+    watching: socket.socket
+    relay_id: str
+    spool: Spool
+
+
+async def hold(settings: RelaySettings, clock: Clock, metrics: RelayMetrics) -> Held:
+    """Take sockets and data directory.
+
+    Raises:
+        BadSettings: one of them cannot be had.
+    """
+    serve, admin = settings.serve, settings.admin
+    with ExitStack() as undo:
+        serving = undo.enter_context(listen(serve.host, serve.port, serve.backlog, "relay.serve.port"))
+        watching = undo.enter_context(listen(admin.host, admin.port, ADMIN_BACKLOG, "relay.admin.port"))
+        relay_id, spool = await data_dir.take(settings.data.dir, settings.events, clock, metrics)
+        undo.pop_all()
+    return Held(serving=serving, watching=watching, relay_id=relay_id, spool=spool)
+
+
+class Relay:
+    """One relay in the running event loop: `start` it, wait until `drain` is asked for, `stop` it."""
+
+    def __init__(self, settings: RelaySettings, key: str, held: Held, metrics: RelayMetrics, clock: Clock) -> None:
+        self.drain = Drain(clock)
+        self.store = Store(clock, window_changes=settings.window.revisions, window_bytes=settings.window.bytes)
+        self._settings = settings
+        self._spool = held.spool
+        self._heartbeat = Heartbeat(clock)
+        self._supervisor = Supervisor(clock, metrics.task_failures.add)
+        self._counters = Counters(held.spool, settings.events, clock)
+        self._services = serve_with(
+            store=self.store,
+            intake=SpoolIntake(held.spool, settings.events, clock, metrics),
+            counters=self._counters,
+            settings=settings.serve,
+            clock=clock,
+            metrics=metrics,
+        )
+        self.server = HttpServer(build_app(self._services), held.serving, settings.serve, metrics.refused_connections)
+        self._session = aiohttp.ClientSession()
+        tenant = tenant_of(settings.upstream.url, fingerprint(key))
+        self._file = SnapshotFile(settings.data.dir / "snapshot", tenant, self.store, clock)
+        self._follower = Follower(_follow_settings(settings, key), self.store, self._session, clock)
+        self._forwarder = Forwarder(
+            held.spool,
+            self._session,
+            settings.upstream,
+            key=lambda: key,
+            relay_id=held.relay_id,
+            settings=settings.events,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._report = Report(
+            settings=settings,
+            clock=clock,
+            metrics=metrics,
+            store=self.store,
+            streams=self._services.streams,
+            server=self.server,
+            spool=held.spool,
+            follower=self._follower,
+            drain=self.drain,
+            heartbeat=self._heartbeat,
+            supervisor=self._supervisor,
+        )
+        self._report.wire_metrics()
+        admin_app = build_admin(self._report.health(), ADMIN_LIMITS)
+        self.admin = AdminListener(admin_app, held.watching, metrics.refused_connections)
+
+    async def start(self) -> None:
+        """Serve, with what is there; everything else comes as it comes."""
+        self._restore()
+        start = self._supervisor.start
+        start("heartbeat", self._heartbeat.run)
+        start("report", self._report.copy_spool_figures)
+        start("publisher", self._services.streams.run_publisher)
+        start("stream timers", self._services.streams.run_timers)
+        start("snapshot file", self._file.run)
+        start("counters", self._counters.run)
+        start("forwarder", self._forwarder.run)
+        start("follower", self._follower.run)
+        self.admin.start()
+        await self.server.start()
+        # What was loaded until now lives as long as the process; a collection need not look at it.
+        gc.collect()
+        gc.freeze()
+        logger.info("serving", extra={"url": f"http://{self.server.host}:{self.server.port}"})
+
+    async def stop(self) -> None:
+        """Go through the phases of the drain, and let go of everything."""
+        await self.drain.run(self._phases())
+        await self._supervisor.stop()
+        await self._file.flush()
+        await self._spool.close()
+        self._services.streams.close()
+        await self._session.close()
+        self.admin.stop()
+        logger.info("stopped")
+
+    def _phases(self) -> Sequence[Phase]:
+        drain = self._settings.drain
+
+        async def close_listener(_limit_s: float) -> None:
+            await self.server.stop_accepting()
+
+        async def send_streams_away(limit_s: float) -> None:
+            await self._services.streams.goodbye_all("drain", limit_s)
+            await self.server.stop(LAST_REQUESTS_S)
+
+        async def hand_over(limit_s: float) -> None:
+            await self._supervisor.stop("follower", "counters")
+            await self._counters.flush()
+            await self._supervisor.stop("forwarder")
+            left = await self._forwarder.flush(limit_s)
+            if left:
+                logger.info("records stay on disk for the next start", extra={"records": left})
+
+        return (
+            Phase("accepting", drain.accept_s, self.drain.wait),
+            Phase("closing the listener", 0, close_listener),
+            Phase("sending streams away", drain.window_s, send_streams_away),
+            Phase("handing over events", drain.forward_s, hand_over, hurried_s=FORWARD_HURRIED_S),
+        )
+
+    def _restore(self) -> None:
+        loaded = self._file.load()
+        for problem in loaded.problems:
+            # At the first start there is none, which is no news; one that cannot be used is.
+            level = logging.DEBUG if problem.endswith("there is none") else logging.WARNING
+            logger.log(level, "snapshot file passed over", extra={"problem": problem})
+        if loaded.content is None:
+            return
+        for problem in restore(loaded.content, self.store):
+            logger.warning("snapshot file: an environment cannot be used", extra={"problem": problem})
+        logger.info("serving from the snapshot file", extra={"environments": len(self.store.configurations)})
+
+
+def _follow_settings(settings: RelaySettings, key: str) -> FollowSettings:
+    link = settings.upstream
+    return FollowSettings(
+        upstream_url=link.url,
+        relay_key=key,
+        backoff=Backoff(link.backoff_min_s, link.backoff_max_s),
+        dead_after_s=link.dead_after_s,
+        connect_timeout_s=link.connect_timeout_s,
+        max_message_bytes=link.max_message_bytes,
+    )
+
+
+async def run(settings: RelaySettings) -> None:
+    """Be a relay until a signal ends it.
+
+    Raises:
+        BadSettings: something that the settings name cannot be used.
+    """
+    clock, metrics, key = SystemClock(), RelayMetrics(), relay_key(settings)
+    held = await hold(settings, clock, metrics)
+    relay = Relay(settings, key, held, metrics, clock)
+    relay.drain.own_signals()
+    await relay.start()
+    await relay.drain.asked()
+    await relay.stop()

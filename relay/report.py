@@ -1,0 +1,121 @@
+"""What a running relay says of itself: health, status, and the metrics that are read from their owners.
+
+Only reads. Everything here is called from the admin listener's thread as well, so it touches immutable values, single
+attributes and copies; the spool's figures are copied on the main loop.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from relay.clock import Clock
+from relay.drain import Drain
+from relay.events.spool import Spool, SpoolStats
+from relay.heartbeat import Heartbeat
+from relay.metrics import RelayMetrics
+from relay.protocol.changes import EnvironmentRef
+from relay.serve.broadcast import Broadcast
+from relay.serve.health import Health
+from relay.serve.server import HttpServer
+from relay.settings import RelaySettings
+from relay.supervise import Supervisor
+from relay.sync.follow import Follower
+from relay.sync.store import Store, Swap
+from relay.version import VERSION
+
+SPOOL_COPIED_EVERY_S = 1.0
+
+
+def process_fault(heartbeat: Heartbeat, supervisor: Supervisor) -> str | None:
+    """Return why the process had better be replaced; None when it is well."""
+    if not heartbeat.alive:
+        return f"the event loop has not turned for {heartbeat.silence_s():.0f} s"
+    return "; ".join(f"{task}: {error}" for task, error in supervisor.failing().items()) or None
+
+
+def environment_name(ref: EnvironmentRef) -> str:
+    """Return how an environment is called in metrics."""
+    return f"{ref.project_key}/{ref.key}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """The parts that are reported on."""
+
+    settings: RelaySettings
+    clock: Clock
+    metrics: RelayMetrics
+    store: Store
+    streams: Broadcast
+    server: HttpServer
+    spool: Spool
+    follower: Follower
+    drain: Drain
+    heartbeat: Heartbeat
+    supervisor: Supervisor
+    _spool_stats: SpoolStats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._spool_stats = self.spool.stats()
+
+    async def copy_spool_figures(self) -> None:
+        """Keep a copy of the spool's figures that other threads may read; for ever."""
+        while True:
+            self._spool_stats = self.spool.stats()
+            await self.clock.sleep(SPOOL_COPIED_EVERY_S)
+
+    def health(self) -> Health:
+        """Return what probes and status are answered from."""
+        return Health(
+            version=VERSION,
+            store=self.store,
+            streams=self.streams,
+            metrics=self.metrics,
+            clock=self.clock,
+            live=lambda: process_fault(self.heartbeat, self.supervisor),
+            listener=lambda: None if self.server.is_accepting else "the listener is closed",
+            spool=self._spool_fault,
+            is_draining=lambda: self.drain.is_draining,
+            max_stale_s=self.settings.admin.max_stale_s,
+            details={
+                "drain": lambda: self.drain.phase,
+                "follower": self._follower_status,
+                "spool": lambda: asdict(self._spool_stats),
+            },
+        )
+
+    def wire_metrics(self) -> None:
+        """Let the families that have an owner be read from it."""
+        metrics, store, follower = self.metrics, self.store, self.follower
+        metrics.config_revision.read_from(
+            lambda: {(environment_name(each.ref),): each.revision for each in store.configurations.values()}
+        )
+        metrics.config_age.read_from(
+            lambda: {(environment_name(each.ref),): store.age_s() or 0.0 for each in store.configurations.values()}
+        )
+        metrics.refused_configs.read_from(lambda: follower.stats.refused)
+        metrics.resyncs.read_from(lambda: follower.stats.resyncs)
+        metrics.connects.read_from(lambda: follower.stats.connections)
+        metrics.upstream_connected.read_value_from(lambda: float(follower.connected))
+        metrics.spool_bytes.read_value_from(lambda: self._spool_stats.bytes)
+        metrics.spool_records.read_value_from(lambda: self._spool_stats.records)
+        metrics.loop_lag.read_value_from(lambda: self.heartbeat.lag_s)
+        store.subscribe(self._count_swap)
+
+    def _count_swap(self, swap: Swap) -> None:
+        if swap.after is not None:
+            self.metrics.swaps.add(environment_name(swap.after.ref))
+
+    def _spool_fault(self) -> str | None:
+        stats = self._spool_stats
+        if stats.failure is not None:
+            return stats.failure
+        return "the spool is full" if stats.is_full else None
+
+    def _follower_status(self) -> dict[str, Any]:
+        follower = self.follower
+        return {
+            "upstream": self.settings.upstream.url,
+            "connected": follower.connected,
+            "last_error": follower.last_error,
+            "refused": [asdict(each) for each in tuple(follower.refusals.values())],
+        }

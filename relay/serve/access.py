@@ -1,0 +1,220 @@
+"""Who is asking, and what they may see: the one authenticator of the relay and of the upstream's evaluation plane.
+
+A raw key is refused by its shape before anything is looked up, then found by fingerprint, compared in constant time,
+and checked for expiry, kind, scope and origin. Everything it needs is in the store, so no request waits for anybody.
+Why a key was refused is logged and counted, at a bounded rate, with its hint and never with the key.
+"""
+
+import hmac
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cachetools import TTLCache
+
+from relay.clock import Clock
+from relay.errors import Problem
+from relay.metrics import RelayMetrics
+from relay.protocol.keys import Kind, fingerprint, hint, kind_of
+from relay.serve.guard import Scope, header
+from relay.serve.problems import unavailable
+from relay.serve.query import parameter
+from relay.sync.store import Configuration, Credential, Store
+
+logger = logging.getLogger(__name__)
+
+ANY_KIND: Final = frozenset(Kind)
+READ: Final = "flags:read"
+
+# A refused key is logged once a minute, and all of them together not faster than this.
+_LOG_SAME_S: Final = 60.0
+_LOG_LINES_PER_S: Final = 10
+_LOG_REMEMBERED: Final = 1_000
+_CHOICES_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A valid credential and the environments that it opens here and now. Never empty."""
+
+    fingerprint: str
+    credential: Credential
+    configurations: tuple[Configuration, ...]
+
+    @property
+    def client_side_only(self) -> bool:
+        """Whether the key is public and sees client-side flags only."""
+        return self.credential.kind == Kind.CLIENT
+
+
+class Access:
+    """Turns requests into grants."""
+
+    def __init__(self, store: Store, clock: Clock, metrics: RelayMetrics) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._logged: TTLCache[tuple[str, str], None] = TTLCache(_LOG_REMEMBERED, _LOG_SAME_S, clock.monotonic)
+        self._log_second = 0
+        self._log_lines = 0
+        self._origins: tuple[tuple[object, ...], frozenset[str]] = ((), frozenset())
+
+    def authenticate(
+        self, scope: Scope, *, kinds: frozenset[Kind] = ANY_KIND, needs: str = READ, key_in_query: bool = False
+    ) -> Grant:
+        """Return what the request's credential opens.
+
+        Args:
+            scope: the ASGI scope; takes note of the origin that the answer may be shared with.
+            kinds: kinds of keys that the route takes.
+            needs: scope that the key must have.
+            key_in_query: whether a client key may stand in `?key=`, where `EventSource` cannot send headers.
+
+        Raises:
+            Problem: 401, 403, or 503 while there is no configuration to check a key against.
+        """
+        raw = self._raw_key(scope, key_in_query=key_in_query)
+        grant = self.lookup(fingerprint(raw))
+        if grant is None:
+            if not self._store.configurations:
+                raise unavailable("no_configuration", "This service has no configuration yet; try again.", 1)
+            raise self._refused(scope, raw, "unknown", 401, "The key is not known, or was revoked or has expired.")
+        if grant.credential.kind not in kinds:
+            wanted = " or ".join(sorted(kinds))
+            raise self._refused(
+                scope, raw, "kind", 403, f"This route takes a {wanted} key, not a {grant.credential.kind} key."
+            )
+        if needs not in grant.credential.scopes and not (needs == READ and "flags:write" in grant.credential.scopes):
+            raise self._refused(scope, raw, "scope", 403, f"The key lacks the scope {needs}.")
+        self.check_origin(scope, grant)
+        return grant
+
+    def lookup(self, key_fingerprint: str) -> Grant | None:
+        """Return what a key opens, None if it is unknown, revoked or expired. Streams ask this again as time passes."""
+        now_ms = self._clock.wall_ms()
+        valid = [
+            (configuration, credential)
+            for configuration, credential in self._store.credential(key_fingerprint)
+            if hmac.compare_digest(credential.fingerprint, key_fingerprint)
+            and (credential.expires_at_ms is None or now_ms < credential.expires_at_ms)
+        ]
+        if not valid:
+            return None
+        return Grant(key_fingerprint, valid[0][1], tuple(configuration for configuration, _ in valid))
+
+    def allows_preflight(self, origin: str) -> bool:
+        """Tell whether any client key lists this origin: a preflight carries no key, so no more can be asked."""
+        configurations = self._store.configurations.values()
+        version = tuple((c.state.ref.id, c.state.credentials_hash) for c in configurations)
+        if self._origins[0] != version:
+            listed = {
+                origin
+                for configuration in configurations
+                for credential in configuration.credentials.values()
+                if credential.kind == Kind.CLIENT
+                for origin in credential.origins
+            }
+            self._origins = (version, frozenset(listed))
+        return _is_listed(origin, self._origins[1])
+
+    def _raw_key(self, scope: Scope, *, key_in_query: bool) -> str:
+        authorization = header(scope, b"authorization")
+        api_key = header(scope, b"x-api-key")
+        if authorization is not None and authorization[:7].lower() == b"bearer ":
+            raw = authorization[7:].strip().decode("latin-1")
+        elif api_key is not None:
+            raw = api_key.strip().decode("latin-1")
+        else:
+            in_query = parameter(scope, "key")
+            if in_query is None or not key_in_query:
+                raise self._refused(
+                    scope, None, "missing", 401, "Send a key as 'Authorization: Bearer …' or 'X-API-Key: …'."
+                )
+            raw = in_query
+            if kind_of(raw) not in {None, Kind.CLIENT}:
+                raise self._refused(
+                    scope, raw, "in_url", 401, "Only client keys may stand in a URL; send this one in a header."
+                )
+        if kind_of(raw) is None:
+            raise self._refused(
+                scope,
+                raw,
+                "malformed",
+                401,
+                "This is no key of Halyard, or it was mistyped or cut short.",
+            )
+        return raw
+
+    def check_origin(self, scope: Scope, grant: Grant) -> None:
+        """Decide for `relay.serve.cors` which origin may read the answer.
+
+        Raises:
+            Problem: 403, a page that the client key does not list is asking.
+        """
+        given = header(scope, b"origin")
+        if given is None:
+            return
+        origin = given.decode("latin-1")
+        if _is_listed(origin, grant.credential.origins):
+            scope["state"]["shared_with"] = origin
+        elif grant.client_side_only:
+            raise self._refused(scope, None, "origin", 403, "The key does not list this origin.")
+        else:
+            scope["state"]["shared_with"] = None
+
+    def _refused(self, scope: Scope, raw: str | None, reason: str, status: int, detail: str) -> Problem:
+        self._metrics.refused_keys.add(reason)
+        shown = "none" if raw is None else hint(raw)
+        if self._may_log(reason, shown):
+            client = scope.get("client")
+            logger.warning(
+                "key refused: %s",
+                detail,
+                extra={"reason": reason, "key": shown, "path": scope["path"], "client": client[0] if client else None},
+            )
+        headers = {"WWW-Authenticate": 'Bearer realm="halyard"'} if status == 401 else None  # noqa: PLR2004
+        return Problem(status, f"key_{reason}", detail, headers=headers)
+
+    def _may_log(self, reason: str, shown: str) -> bool:
+        if (reason, shown) in self._logged:
+            return False
+        second = int(self._clock.monotonic())
+        if second != self._log_second:
+            self._log_second, self._log_lines = second, 0
+        self._log_lines += 1
+        if self._log_lines > _LOG_LINES_PER_S:
+            return False
+        self._logged[reason, shown] = None
+        return True
+
+
+def _is_listed(origin: str, listed: frozenset[str] | Sequence[str]) -> bool:
+    return "*" in listed or origin in listed
+
+
+def select(grant: Grant, environment: str | None, project: str | None) -> Configuration:
+    """Return the one environment that a request is about; both names may be ids or keys.
+
+    Raises:
+        Problem: 422 naming the choices when more than one is meant, or none of them.
+    """
+    matching = [
+        configuration
+        for configuration in grant.configurations
+        if (environment is None or environment in {configuration.state.ref.id, configuration.state.ref.key})
+        and (project is None or project in {configuration.state.ref.project_id, configuration.state.ref.project_key})
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    named = "is required for this key" if environment is None else "is not one that this key opens"
+    if len(matching) > 1 and environment is not None:
+        named = "exists in more than one project; name the project, too"
+    choices = sorted(f"{c.state.ref.project_key}/{c.state.ref.key}" for c in matching or grant.configurations)
+    raise Problem(
+        422,
+        "environment_unclear",
+        f"The environment {named}. Choices (project/environment): {', '.join(choices[:_CHOICES_SHOWN])}.",
+        errors={"environment": [named]},
+        extra={"choices": choices[:_CHOICES_SHOWN]},
+    )

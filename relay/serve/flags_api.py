@@ -1,0 +1,150 @@
+"""The native evaluation plane: evaluate, bootstrap, track, and the client stream's two ways in.
+
+An unknown flag is a refused request (404 `flag_not_found`). A flag that exists but cannot be decided, such as a split
+without its unit, is answered 200 with its off value, reason ERROR and `error_code`: the caller always has a value to
+go on with. Unknown members and wrong types are refused, all at once.
+"""
+
+import binascii
+from base64 import urlsafe_b64decode
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relay.engine.evaluate import evaluate, evaluate_all, next_change_at
+from relay.errors import Problem
+from relay.protocol.events import InvalidEvents, parse_events
+from relay.serve.access import Grant, select
+from relay.serve.answers import Context, SharedFrames, native
+from relay.serve.bodies import Field, check_members, parse_json, read_body
+from relay.serve.client_stream import ClientStream
+from relay.serve.etags import etag_of, is_named
+from relay.serve.guard import Receive, Scope, Send, header
+from relay.serve.query import parameter
+from relay.serve.relevance import is_visible
+from relay.serve.services import Services
+from relay.sync.store import Configuration
+
+_WHERE: Final[Mapping[str, Field]] = {"environment": Field(str), "project": Field(str)}
+_CONTEXT: Final[Mapping[str, Field]] = {"context": Field(dict, required=True), **_WHERE}
+_EVALUATE: Final[Mapping[str, Field]] = {"flag": Field(str, required=True), **_CONTEXT}
+# Beside the members that relay.protocol.events knows.
+_ENVIRONMENT: Final = ("environment", "project")
+
+
+class FlagsApi:
+    """The request-and-answer routes."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def evaluate(self, request: Request) -> Response:
+        """Answer `POST /api/v2/evaluate`."""
+        grant = self._services.access.authenticate(request.scope)
+        body = check_members(await self._body(request), _EVALUATE)
+        configuration = _chosen(grant, request.scope, body)
+        key = body["flag"]
+        if not is_visible(configuration.environment.flags.get(key), client_side_only=grant.client_side_only):
+            raise Problem(404, "flag_not_found", f"There is no flag {key!r} in {configuration.ref.key!r} for this key.")
+        evaluation = evaluate(configuration.environment, key, body["context"], self._services.clock.wall_ms())
+        self._services.ledger.enter(configuration, {key: evaluation}, "single")
+        answer = {"flag": key, **native(evaluation), "rule_id": evaluation.rule_id, "revision": configuration.revision}
+        return _json(200, answer)
+
+    async def bootstrap(self, request: Request) -> Response:
+        """Answer `POST /api/v2/bootstrap`."""
+        grant = self._services.access.authenticate(request.scope)
+        body = check_members(await self._body(request), _CONTEXT)
+        configuration = _chosen(grant, request.scope, body)
+        context, now_ms = body["context"], self._services.clock.wall_ms()
+        next_ms = next_change_at(configuration.environment, now_ms)
+        etag = etag_of("bootstrap", configuration, next_ms, grant.client_side_only, context)
+        if is_named(etag, header(request.scope, b"if-none-match")):
+            return Response(status_code=304, headers={"ETag": etag})
+        evaluations = evaluate_all(configuration.environment, context, now_ms, client_side_only=grant.client_side_only)
+        self._services.ledger.enter(configuration, evaluations, "bulk")
+        flags = {key: native(evaluation) for key, evaluation in evaluations.items()}
+        return _json(200, {"flags": flags, "revision": configuration.revision}, {"ETag": etag})
+
+    async def track(self, request: Request) -> Response:
+        """Answer `POST /api/v2/track`: 202 once the events are as safe as the operator asked for."""
+        limits = self._services.settings.limits
+        grant = self._services.access.authenticate(request.scope)
+        raw = await read_body(request.scope, request.receive, limits.events_bytes, limits.body_s)
+        body = parse_json(raw, limits)
+        where: dict[str, Any] = {}
+        if isinstance(body, dict):
+            where = check_members({name: body.pop(name) for name in _ENVIRONMENT if name in body}, _WHERE)
+        try:
+            events = parse_events(body, max_events=limits.events_per_request)
+        except InvalidEvents as error:
+            self._services.metrics.events_refused.add("invalid")
+            raise Problem(
+                422, "invalid_events", f"{len(error.problems)} problems; nothing was accepted.", errors=error.problems
+            ) from None
+        configuration = _chosen(grant, request.scope, where)
+        accepted = await self._services.intake.accept(configuration.ref.id, events)
+        return _json(202, {"accepted": accepted.accepted, "duplicates": accepted.duplicates})
+
+    async def _body(self, request: Request) -> Any:
+        limits = self._services.settings.limits
+        return parse_json(await read_body(request.scope, request.receive, limits.context_bytes, limits.body_s), limits)
+
+
+class ClientStreamRoute:
+    """ASGI app of `GET /api/v2/client/stream?context=<base64url JSON>` and of `POST` with `{context}`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._frames = SharedFrames()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open a client stream."""
+        services = self._services
+        grant = services.access.authenticate(scope, key_in_query=True)
+        limits = services.settings.limits
+        if scope["method"] == "POST":
+            raw = await read_body(scope, receive, limits.context_bytes, limits.body_s)
+            body = check_members(parse_json(raw, limits), _CONTEXT)
+        else:
+            body = {"context": self._context_in_query(scope)}
+        configuration = _chosen(grant, scope, body)
+        stream = ClientStream(
+            grant,
+            configuration=configuration,
+            context=body["context"],
+            ledger=services.ledger,
+            frames=self._frames,
+            settings=services.settings.streams,
+            clock=services.clock,
+        )
+        await services.streams.serve(stream, scope, receive, send)
+
+    def _context_in_query(self, scope: Scope) -> Context:
+        text = parameter(scope, "context")
+        if text is None:
+            raise _bad_context("is required: base64url of a JSON object, such as e30 for {}")
+        try:
+            raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        except (ValueError, binascii.Error):
+            raise _bad_context("is not base64url") from None
+        context = parse_json(raw, self._services.settings.limits)
+        if not isinstance(context, dict):
+            raise _bad_context("must be a JSON object")
+        return context
+
+
+def _bad_context(fault: str) -> Problem:
+    return Problem(422, "invalid_context", f"The query parameter context {fault}.", errors={"context": [fault]})
+
+
+def _chosen(grant: Grant, scope: Scope, body: Mapping[str, Any]) -> Configuration:
+    environment = body.get("environment") or parameter(scope, "environment")
+    return select(grant, environment, body.get("project") or parameter(scope, "project"))
+
+
+def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status, headers, "application/json")

@@ -1,0 +1,160 @@
+"""OFREP 0.3: one flag, all flags, and where to hear that one of them changed.
+
+Answers as the published clients really read them: a JSON body on every status, `reason` or `errorCode` but never both,
+flat `metadata`, floats as floats. The bulk ETag is computed from what the answer depends on, so a 304 costs no
+evaluation. An answer never comes from a configuration older than the one that the request names.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relay.engine.evaluate import evaluate, evaluate_all, next_change_at
+from relay.engine.model import ErrorCode, Evaluation, Flag, Reason
+from relay.errors import Problem
+from relay.serve import stream_token
+from relay.serve.access import Grant, select
+from relay.serve.answers import Context
+from relay.serve.bodies import parse_json, read_body
+from relay.serve.etags import etag_of, is_named
+from relay.serve.freshness import hint_of
+from relay.serve.guard import Scope, header
+from relay.serve.problems import unavailable
+from relay.serve.query import parameter
+from relay.serve.relevance import is_visible
+from relay.serve.services import Services
+from relay.sync.store import Configuration
+
+STREAM_PATH: Final = "/ofrep/v1/stream"
+INACTIVITY_S: Final = 120
+PATIENCE_S: Final = 2.0
+"""How long a request waits for a configuration that it names and that has not arrived."""
+
+_REASONS: Final = {
+    Reason.TARGET_MATCH: "TARGETING_MATCH",
+    Reason.RULE_MATCH: "TARGETING_MATCH",
+    Reason.PREREQUISITE_FAILED: "DEFAULT",
+    Reason.EXCLUDED: "DEFAULT",
+}
+_STATUS: Final = {ErrorCode.FLAG_NOT_FOUND: 404}
+
+
+class Ofrep:
+    """The two evaluation routes."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def single(self, request: Request) -> Response:
+        """Answer `POST /ofrep/v1/evaluate/flags/{key}`; the key is whatever follows, encoded or not."""
+        key: str = request.path_params["key"]
+        grant, configuration, context = await self._asked(request)
+        flag = configuration.environment.flags.get(key)
+        if flag is None or not is_visible(flag, client_side_only=grant.client_side_only):
+            raise Problem(404, "flag_not_found", f"There is no flag {key!r} in {configuration.ref.key!r} for this key.")
+        evaluation = evaluate(configuration.environment, key, context, self._services.clock.wall_ms())
+        self._services.ledger.enter(configuration, {key: evaluation}, "single")
+        status = 200 if evaluation.error_code is None else _STATUS.get(evaluation.error_code, 400)
+        return _json(status, describe(flag, evaluation))
+
+    async def bulk(self, request: Request) -> Response:
+        """Answer `POST /ofrep/v1/evaluate/flags`."""
+        grant, configuration, context = await self._asked(request)
+        now_ms = self._services.clock.wall_ms()
+        streams = self._event_streams(request.scope, grant, configuration, context, now_ms)
+        next_ms = next_change_at(configuration.environment, now_ms)
+        etag = etag_of("ofrep", configuration, next_ms, grant.client_side_only, context, streams)
+        if is_named(etag, header(request.scope, b"if-none-match")):
+            return Response(status_code=304, headers={"ETag": etag})
+        evaluations = evaluate_all(configuration.environment, context, now_ms, client_side_only=grant.client_side_only)
+        self._services.ledger.enter(configuration, evaluations, "bulk")
+        flags = configuration.environment.flags
+        body: dict[str, Any] = {
+            "flags": [describe(flags[key], evaluation) for key, evaluation in evaluations.items()],
+            "metadata": {"environment": configuration.ref.key, "revision": configuration.revision},
+        }
+        if streams:
+            body["eventStreams"] = streams
+        return _json(200, body, {"ETag": etag})
+
+    async def _asked(self, request: Request) -> tuple[Grant, Configuration, Context]:
+        scope, limits = request.scope, self._services.settings.limits
+        grant = self._services.access.authenticate(scope)
+        raw = await read_body(scope, request.receive, limits.context_bytes, limits.body_s)
+        context = context_of(parse_json(raw, limits))
+        chosen = select(grant, parameter(scope, "environment"), parameter(scope, "project"))
+        return grant, await self._fresh(scope, chosen), context
+
+    async def _fresh(self, scope: Scope, configuration: Configuration) -> Configuration:
+        hint = hint_of(parameter(scope, "flagConfigEtag"), parameter(scope, "flagConfigLastModified"))
+        if hint is None:
+            return configuration
+        arrivals = self._services.streams.arrivals
+        found = await arrivals.wait_for(
+            configuration.ref.id, lambda held: hint.is_met(held, arrivals.modified_ms(held.ref.id)), PATIENCE_S
+        )
+        if found is None:
+            raise unavailable("configuration_behind", "The configuration that is asked for has not arrived here yet.")
+        return found
+
+    def _event_streams(
+        self, scope: Scope, grant: Grant, configuration: Configuration, context: Context, now_ms: int
+    ) -> list[dict[str, Any]]:
+        if configuration.stream_secret is None:
+            return []
+        slot = slot_of(now_ms, self._services.settings.streams.ofrep_token_s)
+        contents = stream_token.StreamToken(grant.fingerprint, slot, context)
+        token = stream_token.issue(contents, configuration.ref.id, configuration.stream_secret)
+        uri = f"{scope.get('root_path', '')}{STREAM_PATH}?token={token}"
+        origin = self._services.settings.public_origin
+        place: dict[str, Any] = {"endpoint": {"requestUri": uri}} if origin is None else {"url": origin + uri}
+        return [{"type": "sse", **place, "inactivityDelaySec": INACTIVITY_S}]
+
+
+def slot_of(now_ms: int, slot_s: int) -> int:
+    """Return the number of the period in which a token is issued. It is valid in that one and in the next."""
+    return now_ms // (slot_s * 1000)
+
+
+def context_of(body: Any) -> Context:
+    """Return the evaluation context of a request's body; no context is an empty one.
+
+    Raises:
+        Problem: 400 `invalid_context`.
+    """
+    if not isinstance(body, dict):
+        raise Problem(400, "invalid_context", "The body must be a JSON object with the member context.")
+    context = body.get("context")
+    if context is None:
+        return {}
+    if not isinstance(context, dict):
+        raise Problem(400, "invalid_context", "The member context must be a JSON object.")
+    return context
+
+
+def describe(flag: Flag, evaluation: Evaluation) -> dict[str, Any]:
+    """Return one evaluation in OFREP's words."""
+    metadata: dict[str, Any] = dict(evaluation.flag_metadata)
+    if evaluation.error_code is not None:
+        return {
+            "key": flag.key,
+            "errorCode": evaluation.error_code,
+            "errorDetails": evaluation.error_detail or "The flag could not be evaluated.",
+            "metadata": metadata,
+        }
+    if evaluation.blocked_by is not None:
+        metadata |= {"halyardReason": evaluation.reason, "halyardBlockedBy": evaluation.blocked_by}
+    return {
+        "key": flag.key,
+        "value": evaluation.value,
+        "variant": evaluation.variation,
+        "reason": _REASONS.get(evaluation.reason, evaluation.reason),
+        "metadata": metadata,
+    }
+
+
+def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status, headers, "application/json")

@@ -1,0 +1,158 @@
+"""The OFREP event stream: tells a client to ask again, and only if one of its own values changed.
+
+Carries no values and ends only when the process drains or the key is revoked, since the published web client never
+recovers from a close. A client that cannot be shown to be current when it connects is told to ask once; one that asks
+in vain gets a 304.
+"""
+
+from functools import lru_cache
+from typing import ClassVar, Final
+
+import orjson
+
+from relay.clock import Clock
+from relay.errors import Problem
+from relay.protocol.resume import short_id
+from relay.protocol.sse import encode_event
+from relay.serve import stream_token
+from relay.serve.access import Grant
+from relay.serve.answers import Context
+from relay.serve.freshness import config_etag, position_id, position_of
+from relay.serve.guard import Receive, Scope, Send, header
+from relay.serve.ofrep import slot_of
+from relay.serve.problems import unavailable
+from relay.serve.query import parameter
+from relay.serve.relevance import Update
+from relay.serve.services import Services
+from relay.serve.stream import Stream
+from relay.serve.waiting import Arrivals
+from relay.settings import Streams as StreamSettings
+from relay.sync.store import Configuration, Store
+
+_LONGEST_ID: Final = 128
+
+
+class OfrepStream(Stream):
+    """One client that asks again when told to."""
+
+    kind: ClassVar[str] = "ofrep"
+    has_a_lifetime: ClassVar[bool] = False
+    makes_client_ask: ClassVar[bool] = True
+
+    __slots__ = ("_arrivals", "_configuration", "_context", "_must_ask", "_seen_ms")
+
+    def __init__(  # noqa: PLR0913 - one argument per thing that a client is
+        self,
+        grant: Grant,
+        *,
+        configuration: Configuration,
+        context: Context | None,
+        arrivals: Arrivals,
+        settings: StreamSettings,
+        clock: Clock,
+        is_current: bool,
+    ) -> None:
+        super().__init__(grant, frozenset({configuration.ref.id}), settings, clock)
+        self._configuration = configuration
+        self._context = context
+        self._arrivals = arrivals
+        self._seen_ms = clock.wall_ms()
+        self._must_ask = not is_current
+
+    def take(self, update: Update) -> bool:
+        """Find out whether the client would be answered otherwise now."""
+        seen, seen_ms = self._configuration.environment, self._seen_ms
+        self._configuration, self._seen_ms = update.after, update.now_ms
+        if self._must_ask:
+            return False
+        self._must_ask = bool(
+            update.changed(seen, seen_ms, self._context, client_side_only=self.grant.client_side_only)
+        )
+        return self._must_ask
+
+    def next_frame(self) -> bytes | None:
+        """Return the one message there is, if it is due."""
+        if not self._must_ask:
+            return None
+        self._must_ask = False
+        configuration = self._configuration
+        modified_s = self._arrivals.modified_ms(configuration.ref.id) // 1000
+        return _refetch(config_etag(configuration), modified_s, position_id(configuration))
+
+    def farewell(self, _reason: str, _retry_ms: int) -> bytes:
+        """Return nothing: these clients know one message only."""
+        return b""
+
+
+@lru_cache(maxsize=256)
+def _refetch(etag: str, modified_s: int, event_id: str) -> bytes:
+    # Every client of an environment is sent the same bytes.
+    data = orjson.dumps({"type": "refetchEvaluation", "etag": etag, "lastModified": modified_s})
+    return encode_event(None, (data,), event_id=event_id)
+
+
+class OfrepStreamRoute:
+    """ASGI app of `GET /ofrep/v1/stream?token=…`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open an OFREP event stream."""
+        services = self._services
+        configuration, token = self._opened(parameter(scope, "token"))
+        grant = services.access.lookup(token.fingerprint)
+        opened = () if grant is None else {each.ref.id for each in grant.configurations}
+        if grant is None or configuration.ref.id not in opened:
+            raise Problem(401, "stream_token_revoked", "The key behind this stream URL is not valid any more.")
+        services.access.check_origin(scope, grant)
+        stream = OfrepStream(
+            grant,
+            configuration=configuration,
+            context=token.context,
+            arrivals=services.streams.arrivals,
+            settings=services.settings.streams,
+            clock=services.clock,
+            is_current=is_current(services.store, configuration, header(scope, b"last-event-id")),
+        )
+        await services.streams.serve(stream, scope, receive, send)
+
+    def _opened(self, text: str | None) -> tuple[Configuration, stream_token.StreamToken]:
+        configurations = self._services.store.configurations
+        if not configurations:
+            raise unavailable("no_configuration", "This service has no configuration yet; try again.")
+        if text is None:
+            raise Problem(
+                401, "stream_token_missing", "The URL lacks its token; use one from eventStreams as it stands."
+            )
+        short = stream_token.short_id_of(text)
+        for environment_id, configuration in configurations.items():
+            if short_id(environment_id) != short or configuration.stream_secret is None:
+                continue
+            try:
+                token = stream_token.read(text, configuration.stream_secret)
+            except stream_token.BadToken:
+                continue
+            slot = slot_of(self._services.clock.wall_ms(), self._services.settings.streams.ofrep_token_s)
+            if not slot - 1 <= token.slot <= slot + 1:
+                raise Problem(
+                    401, "stream_token_expired", "This stream URL has expired; evaluate in bulk for a new one."
+                )
+            return configuration, token
+        raise Problem(401, "stream_token_invalid", "This stream URL was not made by this service.")
+
+
+def is_current(store: Store, configuration: Configuration, last_event_id: bytes | None) -> bool:
+    """Tell whether it is proven that a client with this last event id would be answered the same now."""
+    if last_event_id is None or len(last_event_id) > _LONGEST_ID or configuration.environment.ramps:
+        return False
+    position = position_of(last_event_id.decode("latin-1"))
+    if position is None or position.epoch != configuration.state.epoch or position.revision > configuration.revision:
+        return False
+    if position.overlay_version != configuration.overlay_version:
+        return False
+    missed = store.recent(configuration.ref.id, position.revision)
+    return missed is not None and not any(
+        change.upsert_flags or change.remove_flags or change.upsert_segments or change.remove_segments
+        for change in missed
+    )
