@@ -11,10 +11,16 @@ DATA   ?= halyard-data
 help:           ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: test-unit ## run every test
+run: $(VENV)/.upstream ## start upstream and relay with a demo project
+	@exec $(BIN)/halyard up --data-dir $(DATA) --demo
+
+test: test-unit test-system ## run every test
 
 test-unit: $(VENV)/.dev ## the fast part: no process is started
 	$(BIN)/python -m pytest -m "not system"
+
+test-system: $(VENV)/.dev ## real services, started as a user starts them
+	$(BIN)/python -m pytest -m system
 
 lint: $(VENV)/.dev ## style, types, import contracts
 	$(BIN)/ruff check .
@@ -34,14 +40,23 @@ coverage: $(VENV)/.dev ## branch coverage of the fast part, with its floors
 prove: $(VENV)/.dev ## property tests and fuzzing at heavy counts
 	HYPOTHESIS_PROFILE=prove $(BIN)/python -m pytest -m "not system" tests/engine tests/protocol tests/relay tests/upstream
 
+bench: $(VENV)/.dev ## the figures that the README quotes, measured on this machine
+	$(BIN)/python -m tests.bench
+
+faults: $(VENV)/.dev ## kill, cut and restart real services
+	$(BIN)/python -m pytest -m system tests/faults
+
 lock: $(VENV)/.dev ## resolve the dependencies again into requirements/
 	$(BIN)/pip -q install uv
 	$(BIN)/uv pip compile pyproject.toml --extra upstream --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-header -q --upgrade -o requirements/dev.txt
+	  --generate-hashes --no-header --no-annotate -q --upgrade -o requirements/dev.txt
 	$(BIN)/uv pip compile pyproject.toml --extra upstream --universal --python-version 3.11 \
-	  --generate-hashes --no-header -q -c requirements/dev.txt -o requirements/upstream.txt
+	  --generate-hashes --no-header --no-annotate -q -c requirements/dev.txt -o requirements/upstream.txt
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-	  --generate-hashes --no-header -q -c requirements/dev.txt -o requirements/relay.txt
+	  --generate-hashes --no-header --no-annotate -q -c requirements/dev.txt -o requirements/relay.txt
+
+config: $(VENV)/.upstream ## write config.example.toml from the settings
+	$(BIN)/halyard config example > config.example.toml
 
 clean:          ## remove the virtual environment and caches (never data)
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache

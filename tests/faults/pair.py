@@ -1,0 +1,100 @@
+"""An upstream and a relay on one data directory, started, killed and started again one by one."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tests.stack import Process, Running, new_session, until
+
+FAST_FORWARDING = {"HALYARD_RELAY_EVENTS__FLUSH_S": "0.5"}
+
+
+@dataclass
+class Pair(Running):
+    """The demo installation with the two services as separate processes."""
+
+    upstream_process: Process | None = None
+    relay_process: Process | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def started(cls, data_dir: Path) -> AsyncIterator[Self]:
+        """Make the demo data with `halyard up`, stop that, and start the two services on their own."""
+        async with new_session() as session:
+            pair = cls(data_dir, session=session)
+            try:
+                pair.main = pair.together()
+                await pair.ready()
+                pair.main.stop()
+                (data_dir / "relay.key").write_text(pair.demo["relay_key"])
+                pair.start_upstream()
+                pair.start_relay()
+                await pair.ready_pair()
+                yield pair
+            finally:
+                await pair.close()
+
+    def start_upstream(self) -> None:
+        self.upstream_process = self.start(
+            "halyard", "upstream", "serve", "--data-dir", str(self.data_dir), "--port", str(self.upstream_port),
+        )  # fmt: skip
+
+    def start_relay(self) -> None:
+        self.relay_process = self.start(
+            "halyard-relay", "--upstream-url", self.upstream_url,
+            "--upstream-key-file", str(self.data_dir / "relay.key"), "--port", str(self.relay_port),
+            "--admin-port", str(self.admin_port), "--data-dir", str(self.data_dir / "relay"), env=FAST_FORWARDING,
+        )  # fmt: skip
+
+    async def upstream_ready(self) -> None:
+        async def ready() -> bool:
+            return (await self.upstream(None).get("/readyz"))[0] == 200
+
+        await until("upstream ready", ready)
+
+    async def relay_ready(self) -> None:
+        async def ready() -> bool:
+            return (await self.admin.get("/readyz"))[0] == 200
+
+        await until("relay ready", ready)
+
+    async def ready_pair(self) -> None:
+        await self.upstream_ready()
+        await self.relay_ready()
+
+    async def kill_upstream(self) -> None:
+        assert self.upstream_process is not None
+        self.upstream_process.kill()
+
+    async def kill_relay(self) -> None:
+        assert self.relay_process is not None
+        self.relay_process.kill()
+
+    async def track(self, ids: list[str]) -> None:
+        """Send one track event per id; returns once the relay has acknowledged all of them."""
+        events = [{"id": key, "type": "track", "name": "purchase", "unit": f"user-{key}", "value": 1} for key in ids]
+        status, body = await self.relay().post("/api/v2/track", {"events": events})
+        assert status == 202, body
+
+    async def stored_ids(self) -> list[str]:
+        """Return the ids of all stored events with the test's name, as often as each is stored."""
+        ids: list[str] = []
+        while True:
+            path = f"{self.project_path}/events?name=purchase&limit=100&offset={len(ids)}"
+            status, body = await self.manage.get(path)
+            assert status == 200, body
+            page: list[dict[str, Any]] = body["data"]
+            ids += [row["id"] for row in page]
+            if not page or len(ids) >= body["total"]:
+                return ids
+
+    async def all_stored(self, expected: set[str]) -> list[str]:
+        """Wait until every expected event is stored, and return all stored ids."""
+
+        async def complete() -> list[str] | None:
+            ids = await self.stored_ids()
+            return ids if expected <= set(ids) else None
+
+        return await until("all acknowledged events stored", complete, deadline_s=60)

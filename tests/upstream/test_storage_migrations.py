@@ -1,0 +1,73 @@
+"""The schema is what the tables say, arrives whole, and is never touched by a program that does not know it."""
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+
+from tests.clocks import FakeClock
+from tests.upstream.rig import Bang, SeededEntropy, failing_at, url_of
+from upstream.storage.database import Unavailable, open_database, sqlite_engine
+from upstream.storage.migrate import SchemaTooNew, migrate
+from upstream.storage.tables import metadata
+
+
+def open_at(path: Path) -> None:
+    open_database(url_of(path), clock=FakeClock(), entropy=SeededEntropy()).close()
+
+
+def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+    """Alembic finds no difference between the migrated schema and `tables`."""
+    path = tmp_path / "new" / "halyard.db"
+    open_at(path)
+    engine = sqlite_engine(url_of(path), begin="BEGIN")
+    with engine.begin() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_a_migration_killed_at_any_statement_leaves_nothing_and_runs_again(tmp_path: Path) -> None:
+    """DDL is part of the one transaction: a fault rolls all of it back, and the next start goes through."""
+    engine = sqlite_engine(url_of(tmp_path / "halyard.db"), begin="BEGIN IMMEDIATE")
+
+    def names() -> list[str]:
+        with engine.begin() as connection:
+            return list(connection.execute(text("SELECT name FROM sqlite_master")).scalars())
+
+    for statement in range(0, 1000, 3):
+        heal = failing_at(engine, statement)
+        try:
+            with engine.begin() as connection:
+                migrate(connection, lineage_id="0" * 16, now_ms=1)
+        except Bang:
+            heal()
+            assert names() == []
+        else:
+            heal()
+            break
+    assert statement > 30
+    assert "flags" in names()
+    engine.dispose()
+
+
+def test_a_newer_schema_is_refused_clearly(tmp_path: Path) -> None:
+    """An older program names both schemas and touches nothing."""
+    path = tmp_path / "halyard.db"
+    open_at(path)
+    engine = sqlite_engine(url_of(path), begin="BEGIN IMMEDIATE")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(SchemaTooNew, match=r"9999, which is newer than .*0001"):
+        open_at(path)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    """Neither is another kind of database, nor a directory."""
+    with pytest.raises(ValueError, match="not a SQLite file"):
+        open_database("postgresql://localhost/x", clock=FakeClock(), entropy=SeededEntropy())
+    with pytest.raises(Unavailable):
+        open_at(tmp_path)

@@ -1,0 +1,150 @@
+"""The assembled upstream, in this process, and a relay that follows it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from argon2 import PasswordHasher
+
+from relay.clock import SystemClock
+from relay.metrics import RelayMetrics
+from relay.process import Relay, hold
+from relay.serve.server import listen
+from relay.settings import Admin, RelaySettings, Serve, UpstreamLink
+from relay.settings import Data as RelayData
+from upstream import data_dir
+from upstream.api.passwords import Passwords
+from upstream.authority import Authority, SystemEntropy
+from upstream.demo import Demo, Seed, Urls
+from upstream.notifier import Notifier
+from upstream.process import Upstream
+from upstream.settings import Data, Metrics, UpstreamServe, UpstreamSettings
+
+DEADLINE_S = 10.0
+
+
+class World:
+    """A started upstream with the demo project, and a client."""
+
+    def __init__(self, upstream: Upstream, demo: Demo, session: aiohttp.ClientSession) -> None:
+        self.upstream = upstream
+        self.demo = demo
+        self.session = session
+        self.url = f"http://127.0.0.1:{upstream.server.port}"
+
+    async def call(self, method: str, url: str, key: str = "", body: Any = None) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with self.session.request(method, url, headers=headers, json=body) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    async def toggle(self, *, enabled: bool) -> None:
+        url = f"{self.url}/api/v2/projects/demo/flags/{self.demo.flag}:toggle"
+        status, body = await self.call(
+            "POST", url, self.demo.token, {"environment": self.demo.environment, "enabled": enabled}
+        )
+        assert status == 200, body
+
+    async def evaluate(self, url: str) -> Any:
+        path = f"/ofrep/v1/evaluate/flags/{self.demo.flag}"
+        status, body = await self.call("POST", url + path, self.demo.server_key, {"context": {"targetingKey": "u"}})
+        return body.get("value") if status == 200 else status
+
+
+@asynccontextmanager
+async def world(path: Path, metrics: Metrics | None = None) -> AsyncIterator[World]:
+    """Start an upstream with the demo project; stops it as Ctrl-C would."""
+    chosen = UpstreamSettings(
+        serve=UpstreamServe(port=0), data=Data(dir=path / "upstream"), metrics=metrics or Metrics()
+    )
+    clock = SystemClock()
+    with data_dir.taken(chosen.data.dir), closing(data_dir.open_stored(chosen, clock)) as database:
+        authority = Authority(database, clock, SystemEntropy(), Notifier())
+        passwords = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        demo = await Seed(database, authority, passwords).plant(chosen.data.dir, Urls("", "", ""))
+        listener = listen("127.0.0.1", 0, 16, "upstream.serve.port")
+        upstream = Upstream(chosen, database=database, passwords=passwords, listener=listener, clock=clock)
+        await upstream.start()
+        async with aiohttp.ClientSession() as session:
+            try:
+                yield World(upstream, demo, session)
+            finally:
+                upstream.drain.begin(hurry=True)
+                async with asyncio.timeout(DEADLINE_S):
+                    await upstream.stop()
+                passwords.close()
+
+
+@asynccontextmanager
+async def relay_of(found: World, path: Path) -> AsyncIterator[str]:
+    """Start a relay that follows the upstream; yields its address."""
+    settings = RelaySettings(
+        upstream=UpstreamLink(url=found.url),
+        serve=Serve(port=0),
+        admin=Admin(port=0),
+        data=RelayData(dir=path / "relay"),
+    )
+    clock, metrics = SystemClock(), RelayMetrics()
+    relay = Relay(settings, found.demo.relay_key, await hold(settings, clock, metrics), metrics, clock)
+    await relay.start()
+    try:
+        yield f"http://127.0.0.1:{relay.server.port}"
+    finally:
+        relay.drain.begin(hurry=True)
+        async with asyncio.timeout(DEADLINE_S):
+            await relay.stop()
+
+
+async def answers(found: World, url: str, *, value: bool) -> None:
+    """Ask a service until it answers the value."""
+    async with asyncio.timeout(DEADLINE_S):
+        while await found.evaluate(url) is not value:
+            pass
+
+
+async def test_probes_metrics_and_methods(tmp_path: Path) -> None:
+    """Ready as soon as it answers; metrics on the same port; a known path with another method is 405, not 404."""
+    async with world(tmp_path) as found:
+        for probe in ("livez", "readyz", "startupz"):
+            status, body = await found.call("GET", f"{found.url}/{probe}")
+            assert status == 200, body
+        status, body = await found.call("GET", f"{found.url}/status")
+        assert (body["origin"], len(body["environments"])) == ("authority", 3)
+        async with found.session.get(f"{found.url}/metrics") as answer:
+            text = await answer.text()
+        assert 'halyard_upstream_config_revision{environment="demo/production"}' in text
+        for method, path in (("GET", "/api/v2/evaluate"), ("POST", "/livez"), ("POST", "/api/v2/stream")):
+            status, body = await found.call(method, found.url + path)
+            assert (status, body["code"]) == (405, "method_not_allowed")
+        assert (await found.call("GET", f"{found.url}/nowhere"))[0] == 404
+
+
+async def test_a_toggle_reaches_the_upstreams_own_evaluation_and_a_relay(tmp_path: Path) -> None:
+    """The authority is its own first relay; another relay follows it; both answer the change."""
+    async with world(tmp_path) as found, relay_of(found, tmp_path) as relay_url:
+        for url in (found.url, relay_url):
+            await answers(found, url, value=True)
+        await found.toggle(enabled=False)
+        for url in (found.url, relay_url):
+            await answers(found, url, value=False)
+
+
+async def test_a_relay_starts_from_its_file_and_flushes_at_the_end(tmp_path: Path) -> None:
+    """A stopped relay has written its configuration and handed over its counts; the next one serves without upstream.
+
+    (With `upstream.metrics.enabled` off, where the port is public, there is no `/metrics`.)
+    """
+    async with world(tmp_path, Metrics(enabled=False)) as found:
+        status, body = await found.call("GET", f"{found.url}/metrics")
+        assert (status, body["code"]) == (404, "not_found")
+        async with relay_of(found, tmp_path) as relay_url:
+            await answers(found, relay_url, value=True)
+        metrics_url = f"{found.url}/api/v2/projects/demo/metrics?flag={found.demo.flag}"
+        status, body = await found.call("GET", metrics_url, found.demo.token)
+        assert status == 200, body
+        assert sum(row["count"] for row in body["data"]) >= 1
+        await found.upstream.server.stop_accepting()
+        async with relay_of(found, tmp_path) as relay_url:
+            assert await found.evaluate(relay_url) is True

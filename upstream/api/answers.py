@@ -1,0 +1,48 @@
+"""Successful answers: JSON by orjson, with ETag, Location and warnings where they belong."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import Response
+
+from upstream.api.etags import etag
+from upstream.api.shapes import shape
+from upstream.authority import Outcome
+from upstream.domain.entities import Entity
+
+
+class Json(Response):
+    """A JSON answer."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Render as compact UTF-8."""
+        return orjson.dumps(content)
+
+
+def one(entity: Entity, extra: Mapping[str, Any] | None = None, status: int = 200) -> Json:
+    """Return the answer that shows one thing."""
+    return Json({**shape(entity), **(extra or {})}, status, {"ETag": etag(entity)})
+
+
+def changed(outcome: Outcome, extra: Mapping[str, Any] | None = None) -> Json:
+    """Return the answer to a change: the thing as it now is, with warnings if there are any."""
+    return one(outcome.entity, {**(extra or {}), **_warnings(outcome)})
+
+
+def created(outcome: Outcome, location: str, extra: Mapping[str, Any] | None = None) -> Json:
+    """Return the answer to a creation: 201 and where the new thing is."""
+    answer = one(outcome.entity, {**(extra or {}), **_warnings(outcome)}, 201)
+    answer.headers["Location"] = location
+    return answer
+
+
+def gone() -> Response:
+    """Return the answer to a deletion."""
+    return Response(status_code=204)
+
+
+def _warnings(outcome: Outcome) -> dict[str, Any]:
+    return {"warnings": outcome.warnings} if outcome.warnings else {}

@@ -1,0 +1,190 @@
+"""Request bodies into checked models: size, media type, JSON, members and types, each with its own clear refusal.
+
+FastAPI's own reading of bodies is never used: it fails on NaN and lone surrogates, and takes duplicate keys. A body is
+read only after the caller was permitted, never beyond the limit, and every fault of it is reported at once with its
+path; an unknown member names the nearest known one.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from types import UnionType
+from typing import Annotated, Any, Final, Generic, Self, TypeVar, get_args, get_origin
+
+from fastapi import Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from relay.clock import parse_rfc3339_ms
+from relay.errors import Problem
+from relay.protocol import strict_json
+from relay.serve.bodies import read_body
+from upstream.api.services import services_of
+from upstream.domain.commands import UNSET
+
+M = TypeVar("M", bound="Body")
+
+_SHOWN_NAME: Final = 64
+_SHOWN_FAULTS: Final = 100
+# 9999-12-31T23:59:59.999Z: later moments cannot be written as RFC 3339.
+_LAST_MOMENT_MS: Final = 253_402_300_799_999
+
+
+class Body(BaseModel):
+    """Base of every body: JSON types as they are, nothing converted, nothing unknown."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    def given(self, *but: str) -> dict[str, Any]:
+        """Return the members that the request names, except `but`."""
+        return {name: getattr(self, name) for name in self.model_fields_set if name not in but}
+
+
+class NewBody(Body):
+    """Base of what creates something with a key; the key is made from the name when it is left out."""
+
+    name: str | None = None
+    key: str | None = None
+
+    @model_validator(mode="after")
+    def _is_named(self) -> Self:
+        if self.name is None and self.key is None:
+            raise ValueError("Give a `name`, or a `key`, or both.")
+        return self
+
+
+def absent() -> Any:
+    """Return the default of a member that is kept as it is when it is not named."""
+    return Field(default_factory=lambda: UNSET)
+
+
+def _moment(value: Any) -> int:
+    try:
+        wall_ms = parse_rfc3339_ms(value)
+    except (TypeError, ValueError, OverflowError):
+        wall_ms = -1
+    if not 0 <= wall_ms <= _LAST_MOMENT_MS:
+        raise ValueError("This must be an RFC 3339 time such as 2026-11-21T06:30:00Z.")
+    return wall_ms
+
+
+Moment = Annotated[int, BeforeValidator(_moment, json_schema_input_type=str)]
+"""A time: RFC 3339 in JSON, epoch milliseconds in code."""
+
+
+class JsonBody(Generic[M]):
+    """FastAPI dependency that reads a body into a model. An optional body may be empty, which equals `{}`."""
+
+    def __init__(self, model: type[M], *, is_required: bool = True) -> None:
+        self.model = model
+        self.is_required = is_required
+
+    async def __call__(self, request: Request) -> M:
+        """Return the body.
+
+        Raises:
+            Problem: 400, 408, 413, 415 or 422, with everything that is wrong.
+        """
+        limits = services_of(request).limits
+        raw = await read_body(request.scope, request.receive, limits.flag_bytes, limits.body_s)
+        if not raw and not self.is_required:
+            return checked(self.model, {})
+        _check_media_type(request.headers.get("content-type"))
+        try:
+            value = strict_json.loads(raw, max_depth=limits.json_depth, refuse_duplicates=True)
+        except strict_json.BadJson as error:
+            raise Problem(400, "malformed_json", f"The body is not valid JSON: {error}.") from None
+        return checked(self.model, value)
+
+
+def _check_media_type(content_type: str | None) -> None:
+    if content_type is None:
+        return
+    media_type = content_type.partition(";")[0].strip().lower()
+    is_json = media_type.startswith("application/") and media_type.endswith(("/json", "+json"))
+    if not is_json:
+        raise Problem(415, "unsupported_media_type", "Send the body as Content-Type: application/json.")
+
+
+def checked(model: type[M], value: Any) -> M:
+    """Return a JSON value as a model.
+
+    Raises:
+        Problem: 422 `invalid_body` with every fault by field path.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)[:_SHOWN_FAULTS]
+    errors: dict[str, list[str]] = {}
+    for fault in faults:
+        sentences = errors.setdefault(_path(fault["loc"]), [])
+        sentence = _sentence(model, fault)
+        if sentence not in sentences:
+            sentences.append(sentence)
+    named = ", ".join(path or "the whole body" for path in list(errors)[:10])
+    raise Problem(422, "invalid_body", f"The body cannot be used as it is; look at: {named}.", errors=errors)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        name = str(part)
+        shown = name if len(name) <= _SHOWN_NAME else name[:_SHOWN_NAME] + "…"
+        path += f"[{part}]" if isinstance(part, int) else f".{shown}" if path else shown
+    return path
+
+
+_SENTENCES: Final[Mapping[str, str]] = {
+    "missing": "This is required.",
+    "string_type": "This must be a text.",
+    "bool_type": "This must be true or false.",
+    "int_type": "This must be a whole number.",
+    "int_from_float": "This must be a whole number.",
+    "float_type": "This must be a number.",
+    "list_type": "This must be a list.",
+    "tuple_type": "This must be a list.",
+    "dict_type": "This must be an object.",
+    "model_type": "This must be an object.",
+    "model_attributes_type": "This must be an object.",
+}
+
+
+def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown(str(fault["loc"][-1]), _members(model, fault["loc"][:-1]))
+    if kind == "value_error":
+        return str(context["error"])
+    if kind in {"enum", "literal_error"}:
+        return f"This must be one of {context['expected']}."
+    return _SENTENCES.get(kind) or f"{fault['msg']}."
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = get_close_matches(name[:_SHOWN_NAME], known, n=1, cutoff=0.5)
+    if near:
+        return f"There is no such field; did you mean {near[0]!r}?"
+    return f"There is no such field; known here are: {', '.join(known)}."
+
+
+def _members(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Return the names of the fields of the model that stands at `location` inside `model`."""
+    inner: Any = model
+    for part in location:
+        if _is_model(inner):
+            found = inner.model_fields.get(part)
+            inner = found.annotation if found is not None else None
+        else:
+            inner = get_args(inner)[-1] if get_args(inner) else None
+        inner = _without_null(inner)
+    return list(inner.model_fields) if _is_model(inner) else []
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _without_null(kind: Any) -> Any:
+    if isinstance(kind, UnionType) or get_origin(kind) is Annotated:
+        return next(part for part in get_args(kind) if part is not type(None))
+    return kind

@@ -1,0 +1,52 @@
+"""Who asks, and whether they may: the first thing that every management route checks.
+
+`permitted(action)` is a FastAPI dependency that answers 401 or 403 before a body is read or a resource is looked up.
+Routes annotate their caller with one of the aliases below, so that a route's permission stands in its signature.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from relay.errors import Problem
+from upstream.api.services import services_of
+from upstream.domain.permissions import Action, Actor, may
+
+
+async def signed_in(request: Request) -> Actor:
+    """Return whoever sent the request.
+
+    Raises:
+        Problem: 401 without a valid credential, 403 for one that does not open the management API.
+    """
+    return await services_of(request).authenticator.authenticate(request.scope)
+
+
+def permitted(action: Action) -> Callable[[Request], Awaitable[Actor]]:
+    """Return the dependency that lets pass those who may do `action`."""
+
+    async def check(request: Request) -> Actor:
+        actor = await signed_in(request)
+        if not may(actor, action):
+            services_of(request).authenticator.note_refusal(request.scope, actor, f"lacks {action}")
+            raise Problem(403, "permission_denied", f"This needs the permission {action}, which {_who(actor)} lacks.")
+        return actor
+
+    return check
+
+
+def _who(actor: Actor) -> str:
+    return f"the role {actor.role}" if actor.role is not None else "this token"
+
+
+SignedIn = Annotated[Actor, Depends(signed_in)]
+FlagReader = Annotated[Actor, Depends(permitted(Action.FLAGS_READ))]
+FlagWriter = Annotated[Actor, Depends(permitted(Action.FLAGS_WRITE))]
+FlagRemover = Annotated[Actor, Depends(permitted(Action.FLAGS_DELETE))]
+ProjectWriter = Annotated[Actor, Depends(permitted(Action.PROJECTS_WRITE))]
+KeyReader = Annotated[Actor, Depends(permitted(Action.KEYS_READ))]
+KeyWriter = Annotated[Actor, Depends(permitted(Action.KEYS_WRITE))]
+MemberReader = Annotated[Actor, Depends(permitted(Action.MEMBERS_READ))]
+MemberWriter = Annotated[Actor, Depends(permitted(Action.MEMBERS_WRITE))]
+AuditReader = Annotated[Actor, Depends(permitted(Action.AUDIT_READ))]

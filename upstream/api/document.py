@@ -1,0 +1,102 @@
+"""The OpenAPI document: what FastAPI knows of the routes, completed with the bodies that are read by `body.JsonBody`.
+
+FastAPI does not see those bodies, because it must not read them. Their models are found on the routes, put into the
+document's components, and referred to from each operation. Errors are described once for all operations.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import iter_route_contexts
+from pydantic.json_schema import models_json_schema
+
+from upstream.api.body import Body, JsonBody
+
+OPEN_PATHS: Final = ("/api/v2/auth/login", "/api/v2/auth/refresh")
+"""What takes no credential: it is how one is got."""
+
+_REF: Final = "#/components/schemas/{model}"
+
+_PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "RFC 9457 problem details.",
+    "required": ["type", "title", "status", "code", "detail", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "description": "What programs branch on."},
+        "detail": {"type": "string", "description": "What is wrong and what to do, for people."},
+        "request_id": {"type": "string"},
+        "errors": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}},
+    },
+}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """Return the document of `app`; made once, when it is first asked for."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        _add_bodies(document, app)
+        _add_errors(document)
+        _add_security(document)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _add_bodies(document: dict[str, Any], app: FastAPI) -> None:
+    operations = list(_operations_with_bodies(app))
+    models: list[type[Body]] = list(dict.fromkeys(reader.model for _, _, reader in operations))
+    _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas.get("$defs", {}))
+    for path, method, reader in operations:
+        document["paths"][path][method]["requestBody"] = {
+            "required": reader.is_required,
+            "content": {"application/json": {"schema": {"$ref": _REF.format(model=reader.model.__name__)}}},
+        }
+
+
+def _operations_with_bodies(app: FastAPI) -> Iterator[tuple[str, str, JsonBody[Any]]]:
+    for route in iter_route_contexts(app.routes):
+        dependant = getattr(route, "dependant", None)
+        if isinstance(dependant, Dependant) and route.path_format is not None:
+            for reader in _readers(dependant):
+                for method in route.methods or ():
+                    yield route.path_format, method.lower(), reader
+
+
+def _readers(dependant: Dependant) -> Iterator[JsonBody[Any]]:
+    if isinstance(dependant.call, JsonBody):
+        yield dependant.call
+    for inner in dependant.dependencies:
+        yield from _readers(inner)
+
+
+def _add_errors(document: dict[str, Any]) -> None:
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    schemas["Problem"] = _PROBLEM
+    content = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
+    components["responses"] = {"Problem": {"description": "The request is refused.", "content": content}}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["4XX"] = {"$ref": "#/components/responses/Problem"}
+            operation["responses"]["5XX"] = {"$ref": "#/components/responses/Problem"}
+
+
+def _add_security(document: dict[str, Any]) -> None:
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "API token (hal_token_…) or access token."},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    document["security"] = [{"bearer": []}, {"key": []}]
+    for path in OPEN_PATHS:
+        document["paths"][path]["post"]["security"] = []

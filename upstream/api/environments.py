@@ -1,0 +1,83 @@
+"""`/projects/{p}/environments`: the places where flags are evaluated."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from upstream.api import shapes
+from upstream.api.answers import Json, changed, created, gone, one
+from upstream.api.body import Body, JsonBody, NewBody, absent
+from upstream.api.etags import IfMatch
+from upstream.api.paging import Found, Paged
+from upstream.api.places import EnvironmentRef, ProjectAdminister, ProjectRead
+from upstream.api.services import Served
+from upstream.domain.commands import CreateEnvironment, DeleteEnvironment, UpdateEnvironment
+from upstream.domain.entities import Environment
+from upstream.domain.lookup import environment_of
+from upstream.storage import reads
+from upstream.storage.view import StoredView
+
+router = APIRouter(prefix="/projects/{p}/environments", tags=["environments"])
+
+
+class CreateEnvironmentBody(NewBody):
+    """A new environment."""
+
+    sort: int | None = None
+    critical: bool = False
+
+
+class UpdateEnvironmentBody(Body):
+    """What to change of an environment."""
+
+    name: str = absent()
+    sort: int = absent()
+    critical: bool = absent()
+
+
+@router.get("")
+async def list_environments(at: ProjectRead, page: Paged, services: Served) -> Response:
+    """List the environments of a project in their order."""
+    query = page.query(Environment)
+    read = await services.database.read(lambda c: reads.list_environments(c, at.project.id, query))
+    return Json(Found.of(read).shown(page, shapes.environment))
+
+
+@router.post("", status_code=201)
+async def create_environment(
+    at: ProjectAdminister,
+    body: Annotated[CreateEnvironmentBody, Depends(JsonBody(CreateEnvironmentBody))],
+    services: Served,
+) -> Response:
+    """Create an environment in which every flag is there, switched off."""
+    outcome = await services.authority.execute(CreateEnvironment(project=at.project.id, **body.given()), at.actor)
+    key = shapes.shape(outcome.entity)["key"]
+    return created(outcome, f"/api/v2/projects/{at.project.key}/environments/{key}")
+
+
+@router.get("/{e}")
+async def read_environment(at: ProjectRead, e: EnvironmentRef, services: Served) -> Response:
+    """Return one environment."""
+    return one(await services.database.read(lambda connection: environment_of(StoredView(connection), at.project, e)))
+
+
+@router.put("/{e}")
+@router.patch("/{e}")
+async def update_environment(
+    at: ProjectAdminister,
+    e: EnvironmentRef,
+    if_match: IfMatch,
+    body: Annotated[UpdateEnvironmentBody, Depends(JsonBody(UpdateEnvironmentBody))],
+    services: Served,
+) -> Response:
+    """Change the named fields of an environment."""
+    command = UpdateEnvironment(project=at.project.id, environment=e, if_match=if_match, **body.given())
+    return changed(await services.authority.execute(command, at.actor))
+
+
+@router.delete("/{e}", status_code=204)
+async def delete_environment(at: ProjectAdminister, e: EnvironmentRef, if_match: IfMatch, services: Served) -> Response:
+    """Delete an environment: its keys die, its streams end."""
+    command = DeleteEnvironment(project=at.project.id, environment=e, if_match=if_match)
+    await services.authority.execute(command, at.actor)
+    return gone()

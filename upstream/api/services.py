@@ -1,0 +1,39 @@
+"""What every route of the management API works with, put together once by `upstream.api.app`.
+
+Routes find it on the app's state; nothing here is global, so two apps in one process never share anything.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from relay.clock import Clock
+from upstream.api.authenticator import Authenticator
+from upstream.api.passwords import Passwords
+from upstream.api.sign_in import SignIn
+from upstream.authority import Authority
+from upstream.settings import UpstreamLimits
+from upstream.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The parts behind the routes: `authority` changes things, `database` is for reading."""
+
+    authority: Authority
+    database: Database
+    clock: Clock
+    limits: UpstreamLimits
+    authenticator: Authenticator
+    passwords: Passwords
+    sign_in: SignIn
+
+
+def services_of(request: Request) -> Services:
+    """Return the services of the app that serves this request."""
+    services: Services = request.app.state.services
+    return services
+
+
+Served = Annotated[Services, Depends(services_of)]

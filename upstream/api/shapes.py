@@ -1,0 +1,180 @@
+"""How stored things look in answers: one function per entity, times as RFC 3339, no secret ever.
+
+The names are the API's promise; that they mostly equal the entities' fields is convenience, so each is written out.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from relay.clock import rfc3339
+from upstream.domain.entities import (
+    AuditEntry,
+    Credential,
+    Entity,
+    Environment,
+    Flag,
+    FlagConfig,
+    Member,
+    Project,
+    Segment,
+)
+
+Shape: TypeAlias = dict[str, Any]
+
+
+def _time(wall_ms: int | None) -> str | None:
+    return None if wall_ms is None else rfc3339(wall_ms)
+
+
+def _edited(entity: Member | Project | Environment | Flag | Segment | Credential) -> Shape:
+    return {
+        "version": entity.version,
+        "created_at": _time(entity.created_at),
+        "updated_at": _time(entity.updated_at),
+    }
+
+
+def project(entity: Project) -> Shape:
+    """Return a project as answers show it."""
+    return {
+        "id": entity.id,
+        "key": entity.key,
+        "name": entity.name,
+        "description": entity.description,
+        "mau_limit": entity.mau_limit,
+        **_edited(entity),
+    }
+
+
+def environment(entity: Environment) -> Shape:
+    """Return an environment as answers show it; its secrets go to relays only."""
+    return {
+        "id": entity.id,
+        "key": entity.key,
+        "name": entity.name,
+        "sort": entity.sort,
+        "critical": entity.critical,
+        "revision": entity.revision,
+        **_edited(entity),
+    }
+
+
+def flag(entity: Flag) -> Shape:
+    """Return what a flag is in every environment."""
+    return {
+        "id": entity.id,
+        "key": entity.key,
+        "name": entity.name,
+        "description": entity.description,
+        "type": entity.type,
+        "kind": entity.kind,
+        "tags": entity.tags,
+        "metadata": entity.metadata,
+        "is_active": entity.is_active,
+        "client_side_enabled": entity.client_side_enabled,
+        "analytics_enabled": entity.analytics_enabled,
+        "prerequisites": entity.prerequisites,
+        "mutual_exclusion_group": entity.mutual_exclusion_group,
+        "variations": entity.variations,
+        "owner": entity.owner,
+        "expires_at": _time(entity.expires_at),
+        "archived_at": _time(entity.archived_at),
+        **_edited(entity),
+    }
+
+
+def config(entity: FlagConfig) -> Shape:
+    """Return a flag's configuration in one environment."""
+    return {
+        "flag_id": entity.flag_id,
+        "environment_id": entity.environment_id,
+        "enabled": entity.enabled,
+        "enabled_at": _time(entity.enabled_at),
+        "off": entity.off,
+        "fallthrough": entity.fallthrough,
+        "rules": entity.rules,
+        "targets": entity.targets,
+        "version": entity.version,
+        "updated_at": _time(entity.updated_at),
+    }
+
+
+def segment(entity: Segment) -> Shape:
+    """Return a segment as answers show it."""
+    return {
+        "id": entity.id,
+        "key": entity.key,
+        "name": entity.name,
+        "description": entity.description,
+        "include": entity.include,
+        "exclude": entity.exclude,
+        "when": entity.when,
+        **_edited(entity),
+    }
+
+
+def credential(entity: Credential) -> Shape:
+    """Return a key or token as answers show it: never its text or hash, only the hint."""
+    return {
+        "id": entity.id,
+        "kind": entity.kind,
+        "name": entity.name,
+        "hint": entity.hint,
+        "scopes": entity.scopes,
+        "projects": entity.projects,
+        "environments": entity.environments,
+        "environment_id": entity.environment_id,
+        "origins": entity.origins,
+        "expires_at": _time(entity.expires_at),
+        "last_used_at": _time(entity.last_used_at),
+        "revoked_at": _time(entity.revoked_at),
+        "created_by": entity.created_by,
+        **_edited(entity),
+    }
+
+
+def member(entity: Member) -> Shape:
+    """Return a member as answers show it."""
+    return {
+        "id": entity.id,
+        "email": entity.email,
+        "name": entity.name,
+        "role": entity.role,
+        "projects": entity.projects,
+        **_edited(entity),
+    }
+
+
+def audit_entry(entity: AuditEntry) -> Shape:
+    """Return an audit entry as answers show it."""
+    return {
+        "id": entity.id,
+        "at": _time(entity.at),
+        "actor": {"type": entity.actor_type, "id": entity.actor_id, "name": entity.actor_name},
+        "action": entity.action,
+        "target": {"type": entity.target_type, "id": entity.target_id, "key": entity.target_key},
+        "project_id": entity.project_id,
+        "environment_id": entity.environment_id,
+        "changes": entity.changes,
+        "reason": entity.reason,
+        "edge_at": _time(entity.edge_at),
+        "request_id": entity.request_id,
+        "via": entity.via,
+        "revisions": entity.revisions,
+    }
+
+
+_BY_KIND: Final[Mapping[type, Callable[[Any], Shape]]] = {
+    Member: member,
+    Project: project,
+    Environment: environment,
+    Flag: flag,
+    FlagConfig: config,
+    Segment: segment,
+    Credential: credential,
+}
+
+
+def shape(entity: Entity) -> Shape:
+    """Return what a command is about as answers show it."""
+    return _BY_KIND[type(entity)](entity)

@@ -1,0 +1,78 @@
+"""Where sign-ins and keys are looked up: chains of refresh tokens, each used once, and API tokens by their hash.
+
+Functions on a connection, called inside a transaction of the database. Only hashes are stored.
+"""
+
+from dataclasses import dataclass, replace
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+
+from upstream.domain.entities import Credential, Member, RefreshToken
+from upstream.storage import tables
+from upstream.storage.records import one, values_of
+
+_table = tables.refresh_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What came of a refresh token: whose it was, and the token that follows it."""
+
+    member: Member
+    token: RefreshToken
+
+
+def credential_by_hash(connection: Connection, digest: str) -> Credential | None:
+    """Return the key or token with that SHA-256, dead or alive."""
+    return one(connection, Credential, hash=digest)
+
+
+def note_use(connection: Connection, credential_id: str, now_ms: int) -> None:
+    """Store when a token was last used."""
+    table = tables.credentials
+    connection.execute(update(table).where(table.c.id == credential_id).values(last_used_at=now_ms))
+
+
+def add(connection: Connection, token: RefreshToken) -> None:
+    """Store a refresh token; the member's expired ones are cleared away with it, so that they never pile up."""
+    gone = (_table.c.member_id == token.member_id, _table.c.expires_at <= token.issued_at)
+    connection.execute(delete(_table).where(*gone))
+    connection.execute(insert(_table), values_of(token))
+
+
+def renew(connection: Connection, presented: str, successor: RefreshToken, now_ms: int) -> Renewal | None:
+    """Exchange a refresh token (by hash) for `successor`, which takes over its member and family; None = refused.
+
+    One that was used before ends its whole sign-in: two parties hold it.
+    """
+    held = one(connection, RefreshToken, hash=presented)
+    member = None if held is None else one(connection, Member, id=held.member_id)
+    if held is None or member is None or held.revoked_at is not None or held.expires_at <= now_ms:
+        return None
+    if held.used_at is not None:
+        end(connection, held.family, now_ms)
+        return None
+    connection.execute(update(_table).where(_table.c.id == held.id).values(used_at=now_ms))
+    token = replace(successor, member_id=member.id, family=held.family)
+    add(connection, token)
+    return Renewal(member, token)
+
+
+def end(connection: Connection, family: str, now_ms: int) -> None:
+    """End a sign-in: none of its tokens is valid any more."""
+    _revoke(connection, _table.c.family == family, now_ms)
+
+
+def end_all(connection: Connection, member_id: str, now_ms: int) -> None:
+    """End every sign-in of a member."""
+    _revoke(connection, _table.c.member_id == member_id, now_ms)
+
+
+def is_open(connection: Connection, family: str, member_id: str) -> bool:
+    """Tell whether a sign-in of that member has not been ended."""
+    mine = (_table.c.family == family, _table.c.member_id == member_id, _table.c.revoked_at.is_(None))
+    return connection.execute(select(_table.c.id).where(*mine).limit(1)).first() is not None
+
+
+def _revoke(connection: Connection, which: ColumnElement[bool], now_ms: int) -> None:
+    connection.execute(update(_table).where(which, _table.c.revoked_at.is_(None)).values(revoked_at=now_ms))

@@ -1,0 +1,112 @@
+"""The one door through which anything changes.
+
+`execute` runs one command in one transaction (entities, audit entry, revisions, change log), then wakes the streams
+of the environments that it touched. A command is refused with `upstream.domain.errors.Rejected` and leaves nothing;
+`upstream.storage.database.Unavailable` means that the database could not take it now. Once the transaction has
+committed the wake-up is sent even if the caller has gone away.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from relay.clock import Clock
+from upstream.domain.commands import Command
+from upstream.domain.entities import Entity, Environment
+from upstream.domain.facts import Entropy, Facts, Notice
+from upstream.domain.permissions import Actor
+from upstream.storage.database import Database
+from upstream.storage.history import DAY_MS, compact, forget_idempotency
+from upstream.storage.transaction import Committed, carry_out, expire_credentials
+
+
+class SystemEntropy:
+    """The operating system's randomness."""
+
+    def token(self, size: int) -> bytes:
+        """Return `size` random bytes."""
+        return secrets.token_bytes(size)
+
+
+class Waker(Protocol):
+    """Who wants to know about commits. Called on the event loop, after the commit; losing a call costs 2 s."""
+
+    def wake(self, environment_id: str, revision: int | None) -> None:
+        """Note that the environment reached `revision`; None: it was created, renamed or deleted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a command did.
+
+    `entity` is what the command is about, as it now is (after a deletion: as it last was); `entities` all that was
+    written. `revisions` maps environment id to its new revision, where published content changed. `audit_id` is None
+    when the command changed nothing at all. `secret` is the raw text of a new key, shown this once.
+    """
+
+    entity: Entity
+    entities: tuple[Entity, ...]
+    revisions: Mapping[str, int]
+    warnings: tuple[Notice, ...] = ()
+    audit_id: str | None = None
+    secret: str | None = None
+
+
+class Authority:
+    """Executes commands. `entropy` is the system's randomness, or a seeded one in tests."""
+
+    def __init__(self, database: Database, clock: Clock, entropy: Entropy, notifier: Waker) -> None:
+        self._database = database
+        self._clock = clock
+        self._entropy = entropy
+        self._notifier = notifier
+
+    async def execute(self, command: Command, actor: Actor) -> Outcome:
+        """Carry out `command` for `actor`.
+
+        Raises:
+            Rejected: the command was refused; nothing changed.
+            Unavailable: the database cannot take it now; nothing changed.
+        """
+        facts = Facts(now_ms=self._clock.wall_ms(), entropy=self._entropy, actor=actor)
+        done = await self._database.write(partial(carry_out, command=command, facts=facts), self._wake)
+        decision = done.decision
+        return Outcome(
+            entity=decision.entity,
+            entities=decision.save,
+            revisions=done.revisions,
+            warnings=decision.warnings,
+            audit_id=None if done.audit is None else done.audit.id,
+            secret=decision.secret,
+        )
+
+    async def keep_house(
+        self,
+        *,
+        keep_ms: int = 7 * DAY_MS,
+        keep_revisions: int = 10_000,
+        keep_idempotency_ms: int = DAY_MS,
+    ) -> None:
+        """Take expired keys out of the streams and let go of history beyond its retention; called now and then.
+
+        Raises:
+            Unavailable: the database cannot take it now.
+        """
+        now_ms = self._clock.wall_ms()
+        await self._database.write(partial(expire_credentials, now_ms=now_ms), self._wake_all)
+        await self._database.write(partial(compact, now_ms=now_ms, keep_ms=keep_ms, keep_revisions=keep_revisions))
+        await self._database.write(partial(forget_idempotency, before_ms=now_ms - keep_idempotency_ms))
+
+    def _wake(self, done: Committed) -> None:
+        self._wake_all(done.revisions)
+        touched = (*done.decision.save, *done.decision.remove)
+        for environment in touched:
+            if isinstance(environment, Environment):
+                self._notifier.wake(environment.id, None)
+
+    def _wake_all(self, revisions: Mapping[str, int]) -> None:
+        for environment_id, revision in revisions.items():
+            self._notifier.wake(environment_id, revision)

@@ -1,0 +1,135 @@
+"""`halyard`: the command line of the upstream, and of both services together.
+
+Reads flags, prints, and returns exit statuses: 0 after an orderly stop, 1 when a service could not be kept running, 2
+when settings, port or directory cannot be used. What the commands do is elsewhere.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.text import Text
+
+from relay import logs
+from relay.errors import BadSettings
+from relay.settings import RelaySettings
+from relay.settings_example import render
+from relay.settings_reader import Source
+from relay.version import VERSION
+from upstream import up
+from upstream.launcher import GaveUp
+from upstream.settings import UpstreamSettings, load
+
+app = typer.Typer(
+    name="halyard",
+    help="Feature flags in two services: an upstream authority and a relay beside your application.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+upstream_app = typer.Typer(
+    help="The authority: projects, flags, keys, audit and the change stream.", no_args_is_help=True
+)
+config_app = typer.Typer(help="Settings of both services.", no_args_is_help=True)
+app.add_typer(upstream_app, name="upstream")
+app.add_typer(config_app, name="config")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIRECTORY", help="Where everything is kept.")]
+Port = Annotated[int | None, typer.Option(metavar="PORT", min=0, max=65_535, show_default=False)]
+COLOURS = {"upstream": "cyan", "relay": "magenta", "": "yellow"}
+
+
+@app.command("up")
+def up_command(  # noqa: PLR0913, PLR0917 - one argument per flag
+    data_dir: DataDir = None,
+    upstream_port: Port = None,
+    relay_port: Port = None,
+    admin_port: Port = None,
+    config: Config = None,
+    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Make a demo project and keys to try.")] = True,  # noqa: FBT002 - typer's way
+) -> None:
+    """Run the upstream and one relay in this terminal."""
+
+    async def both() -> None:
+        planned = up.plan(
+            config=config,
+            directory=data_dir,
+            upstream_port=upstream_port,
+            relay_port=relay_port,
+            admin_port=admin_port,
+            is_demo=demo,
+        )
+        await up.run(planned, _show, _say)
+
+    _run(both, asyncio.new_event_loop)
+
+
+@upstream_app.command("serve")
+def serve(
+    config: Config = None,
+    data_dir: DataDir = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = None,
+    port: Port = None,
+) -> None:
+    """Run the authority."""
+    given = {
+        "upstream.data.dir": ("--data-dir", data_dir),
+        "upstream.serve.host": ("--host", host),
+        "upstream.serve.port": ("--port", port),
+    }
+    overrides = {path: (flag, value) for path, (flag, value) in given.items() if value is not None}
+
+    # What serves takes a second to import, which `halyard up` and the rest need not wait for.
+    from upstream import process  # noqa: PLC0415
+
+    async def authority() -> None:
+        settings = load(Source(config, os.environ, overrides))
+        logs.configure(settings.log.level, settings.log.format)
+        await process.run(settings)
+
+    _run(authority, uvloop.new_event_loop)
+
+
+@config_app.command("example")
+def example() -> None:
+    """Print every setting of both services with its default, as `config.example.toml` has them."""
+    typer.echo(render({"relay": RelaySettings, "upstream": UpstreamSettings}), nl=False)
+
+
+@app.command("version")
+def version_command() -> None:
+    """Print the version."""
+    typer.echo(f"halyard {VERSION}")
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, None]], loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Run to the end, and turn what cannot be helped into sentences and an exit status."""
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(work())
+    except BadSettings as error:
+        for problem in error.problems:
+            err.print(Text(f"halyard: {problem}"))
+        raise typer.Exit(2) from None
+    except GaveUp as error:
+        err.print(Text(f"halyard: {error}"))
+        raise typer.Exit(error.status) from None
+
+
+def _show(name: str, line: str) -> None:
+    """Print one line under the name of the service that wrote it."""
+    out.print(Text.assemble((f"{name or 'halyard':<8} │ ", COLOURS[name]), line))
+
+
+def _say(text: str) -> None:
+    """Print in one piece, so that no line of a service comes between."""
+    out.print(Text(text))

@@ -1,0 +1,386 @@
+"""Everything that can be asked of the authority, as frozen values.
+
+Names follow the action; `project`, `environment`, `flag` and `segment` take an id or a key. A field left at `UNSET` is
+kept as it is; None clears where the field may be null. `if_match` is the version the caller saw: when it is given and
+is not the current one, nothing happens and the answer is a version conflict with both sides.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal, TypeAlias
+
+from upstream.domain.entities import CredentialKind, FlagKind, FlagType, Json, JsonObject, Role
+
+
+class Unset(Enum):
+    """The type of `UNSET`: not mentioned, so not changed."""
+
+    UNSET = "unset"
+
+
+UNSET: Literal[Unset.UNSET] = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateOrganisation:
+    """Found a tenant; done by the installation itself, never by a member."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateMember:
+    """Add a person. Whoever builds the command has hashed the password (argon2id)."""
+
+    email: str
+    name: str = ""
+    role: Role = Role.VIEWER
+    password_hash: str | None = None
+    projects: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateMember:
+    """Change a person's name, role, password or projects."""
+
+    member: str
+    name: str | Unset = UNSET
+    role: Role | Unset = UNSET
+    password_hash: str | Unset | None = UNSET
+    projects: Sequence[str] | Unset | None = UNSET
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteMember:
+    """Remove a person and end their sign-ins."""
+
+    member: str
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateProject:
+    """Create a project; it gets development, staging and production unless `environments` names others."""
+
+    name: str | None = None
+    key: str | None = None
+    description: str | None = None
+    mau_limit: int | None = None
+    environments: Sequence["NewEnvironment"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEnvironment:
+    """An environment that is made together with its project."""
+
+    key: str | None = None
+    name: str | None = None
+    critical: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateProject:
+    """Change a project's texts or limit."""
+
+    project: str
+    name: str | Unset = UNSET
+    description: str | Unset | None = UNSET
+    mau_limit: int | Unset | None = UNSET
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteProject:
+    """Delete a project with all that it owns; its keys die and its streams end."""
+
+    project: str
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateEnvironment:
+    """Add an environment; every flag of the project is there at once, switched off."""
+
+    project: str
+    name: str | None = None
+    key: str | None = None
+    sort: int | None = None
+    critical: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateEnvironment:
+    """Change an environment's name, place or `critical` mark."""
+
+    project: str
+    environment: str
+    name: str | Unset = UNSET
+    sort: int | Unset = UNSET
+    critical: bool | Unset = UNSET
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteEnvironment:
+    """Delete an environment: its keys die, its streams end."""
+
+    project: str
+    environment: str
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigFields:
+    """The parts of a flag in one environment that a request names.
+
+    A serve, here and in rules, is `{"variation": KEY}`, `{"value": JSON}` (the variation is found or made), a split or
+    a ramp. `off` is a variation key; `off_value` a raw value instead. `rules` are `{id?, name?, when, serve|variation|
+    value, is_active?}`, `targets` are `{variation|value, units}`; both replace the whole list.
+    """
+
+    enabled: bool | Unset = UNSET
+    off: str | Unset = UNSET
+    off_value: Json | Unset = UNSET
+    fallthrough: JsonObject | Unset = UNSET
+    rules: Sequence[JsonObject] | Unset = UNSET
+    targets: Sequence[JsonObject] | Unset = UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateFlag:
+    """Create a flag in every environment of the project, disabled unless `environments` says otherwise.
+
+    `variations` are `{key?, value, name?}`. `default_value` is the value served by `off` and `fallthrough` where these
+    are not given; without it a boolean flag serves `off` when disabled and `on` when enabled. `config` holds for every
+    environment, `environments` (by id or key) on top of it for single ones.
+    """
+
+    project: str
+    name: str | None = None
+    key: str | None = None
+    description: str | None = None
+    type: FlagType | None = None
+    kind: FlagKind = FlagKind.RELEASE
+    tags: Sequence[str] = ()
+    metadata: JsonObject = field(default_factory=dict)
+    is_active: bool = True
+    client_side_enabled: bool = True
+    analytics_enabled: bool = True
+    prerequisites: Sequence[str | JsonObject] = ()
+    mutual_exclusion_group: str | None = None
+    variations: Sequence[JsonObject] | None = None
+    default_value: Json | Unset = UNSET
+    owner: str | None = None
+    expires_at: int | None = None
+    config: ConfigFields = field(default_factory=ConfigFields)
+    environments: Mapping[str, ConfigFields] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateFlag:
+    """Change what a flag is in every environment.
+
+    A new `type` needs `confirm_type_change`: it replaces the variations, and the rules, targets and serves of every
+    environment, by the type's defaults. `variations` replaces the whole list.
+    """
+
+    project: str
+    flag: str
+    name: str | Unset = UNSET
+    description: str | Unset | None = UNSET
+    type: FlagType | Unset = UNSET
+    confirm_type_change: bool = False
+    kind: FlagKind | Unset = UNSET
+    tags: Sequence[str] | Unset = UNSET
+    metadata: JsonObject | Unset = UNSET
+    is_active: bool | Unset = UNSET
+    client_side_enabled: bool | Unset = UNSET
+    analytics_enabled: bool | Unset = UNSET
+    prerequisites: Sequence[str | JsonObject] | Unset = UNSET
+    mutual_exclusion_group: str | Unset | None = UNSET
+    variations: Sequence[JsonObject] | Unset = UNSET
+    owner: str | Unset | None = UNSET
+    expires_at: int | Unset | None = UNSET
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteFlag:
+    """Delete a flag; its key is free at once. Flags that others require need `force`."""
+
+    project: str
+    flag: str
+    force: bool = False
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveFlag:
+    """Hide a flag and stop serving it. Flags that others require need `force`."""
+
+    project: str
+    flag: str
+    force: bool = False
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreFlag:
+    """Bring an archived flag back as it was."""
+
+    project: str
+    flag: str
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateConfig:
+    """Change a flag in one environment; `if_match` is the version of that config."""
+
+    project: str
+    flag: str
+    environment: str
+    fields: ConfigFields
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToggleFlag:
+    """Switch a flag in one environment on or off, or to the other side when `enabled` is None."""
+
+    project: str
+    flag: str
+    environment: str
+    enabled: bool | None = None
+    reason: str | None = None
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillFlag:
+    """Switch a flag off in an emergency.
+
+    `edge_at` is the corrected time at a relay where the kill took effect already; a newer deliberate change of
+    `enabled` supersedes it, which is recorded.
+    """
+
+    project: str
+    flag: str
+    environment: str
+    reason: str | None = None
+    edge_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateSegment:
+    """Create a segment in a project."""
+
+    project: str
+    name: str | None = None
+    key: str | None = None
+    description: str | None = None
+    include: Sequence[str | int] = ()
+    exclude: Sequence[str | int] = ()
+    when: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateSegment:
+    """Change a segment; lists are replaced as a whole."""
+
+    project: str
+    segment: str
+    name: str | Unset = UNSET
+    description: str | Unset | None = UNSET
+    include: Sequence[str | int] | Unset = UNSET
+    exclude: Sequence[str | int] | Unset = UNSET
+    when: JsonObject | Unset | None = UNSET
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteSegment:
+    """Delete a segment. One that rules or other segments name needs `force`."""
+
+    project: str
+    segment: str
+    force: bool = False
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateKey:
+    """Create a server or client key of one environment, or a relay key over `projects` and `environments`.
+
+    Projects are ids or keys; environments of a relay key are ids, or `project/environment` keys. None = all.
+    """
+
+    kind: CredentialKind
+    name: str = ""
+    project: str | None = None
+    environment: str | None = None
+    projects: Sequence[str] | None = None
+    environments: Sequence[str] | None = None
+    origins: Sequence[str] = ()
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeKey:
+    """End a server, client or relay key."""
+
+    credential: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateToken:
+    """Create an API token with `scopes`, for `projects` (ids or keys; None = all of the organisation)."""
+
+    name: str
+    scopes: Sequence[str]
+    projects: Sequence[str] | None = None
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeToken:
+    """End an API token."""
+
+    credential: str
+
+
+Command: TypeAlias = (
+    CreateOrganisation
+    | CreateMember
+    | UpdateMember
+    | DeleteMember
+    | CreateProject
+    | UpdateProject
+    | DeleteProject
+    | CreateEnvironment
+    | UpdateEnvironment
+    | DeleteEnvironment
+    | CreateFlag
+    | UpdateFlag
+    | DeleteFlag
+    | ArchiveFlag
+    | RestoreFlag
+    | UpdateConfig
+    | ToggleFlag
+    | KillFlag
+    | CreateSegment
+    | UpdateSegment
+    | DeleteSegment
+    | CreateKey
+    | RevokeKey
+    | CreateToken
+    | RevokeToken
+)
+
+
+def given(command: Any, *names: str) -> dict[str, Any]:
+    """Return those of the named fields that the command sets."""
+    values = {name: getattr(command, name) for name in names}
+    return {name: value for name, value in values.items() if value is not UNSET}

@@ -1,0 +1,198 @@
+"""Decides about keys and tokens. The raw text leaves in the decision, once; only its hashes are stored."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+
+from relay.protocol.keys import ENTROPY_BYTES, fingerprint, hint, mint
+from upstream.domain.commands import CreateKey, CreateToken, RevokeKey, RevokeToken
+from upstream.domain.diff import changes_between
+from upstream.domain.entities import Credential, CredentialKind
+from upstream.domain.errors import Kind, Problems, Rejected, not_found
+from upstream.domain.facts import Decision, Facts, View
+from upstream.domain.lookup import environment_of, next_version, project_of, projects_of
+from upstream.domain.naming import check_text
+from upstream.domain.permissions import BY_SCOPE, SCOPES, actions, reaches
+
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
+MAX_ORIGINS = 100
+READ_SCOPES = ("flags:read",)
+_INVALID = "The key cannot be made like this."
+_ONE_ENVIRONMENT = (CredentialKind.SERVER, CredentialKind.CLIENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reach:
+    """What a new key is good for."""
+
+    projects: tuple[str, ...] | None = None
+    environments: tuple[str, ...] | None = None
+    environment_id: str | None = None
+    scopes: tuple[str, ...] = READ_SCOPES
+    origins: tuple[str, ...] = field(default=())
+
+
+def create_key(command: CreateKey, view: View, facts: Facts) -> Decision:
+    """Make a server, client or relay key."""
+    problems = Problems()
+    origins = _origins(problems, command)
+    if command.kind in _ONE_ENVIRONMENT:
+        reach = _environment_reach(problems, command, view, facts)
+    elif command.kind is CredentialKind.RELAY:
+        reach = _relay_reach(problems, command, view, facts)
+    else:
+        problems.add("kind", "This must be server, client or relay; tokens are made as tokens.")
+        reach = _Reach()
+    return _made(problems, command.kind, command.name, command.expires_at, replace(reach, origins=origins), facts)
+
+
+def create_token(command: CreateToken, view: View, facts: Facts) -> Decision:
+    """Make an API token, which may do no more than its maker."""
+    problems = Problems()
+    if not command.scopes:
+        problems.add("scopes", f"Name at least one of: {', '.join(SCOPES)}.")
+    for index, scope in enumerate(command.scopes):
+        if scope not in BY_SCOPE:
+            problems.add(f"scopes[{index}]", f"There is no scope {scope!r}; there are: {', '.join(SCOPES)}.")
+        elif not BY_SCOPE[scope] <= actions(facts.actor):
+            problems.add(f"scopes[{index}]", f"You cannot give {scope!r}, as you may not do all of that yourself.")
+    reach = _Reach(
+        projects=projects_of(view, facts, command.projects),
+        scopes=tuple(s for s in SCOPES if s in command.scopes),
+    )
+    return _made(problems, CredentialKind.TOKEN, command.name, command.expires_at, reach, facts)
+
+
+def _environment_reach(problems: Problems, command: CreateKey, view: View, facts: Facts) -> _Reach:
+    for name in ("projects", "environments"):
+        if getattr(command, name) is not None:
+            problems.add(name, f"A {command.kind} key belongs to one environment; give `project` and `environment`.")
+    if command.project is None or command.environment is None:
+        for name in ("project", "environment"):
+            if getattr(command, name) is None:
+                problems.add(name, f"A {command.kind} key needs its {name}.")
+        return _Reach()
+    project = project_of(view, facts, command.project)
+    environment = environment_of(view, project, command.environment)
+    return _Reach(projects=(project.id,), environment_id=environment.id)
+
+
+def _relay_reach(problems: Problems, command: CreateKey, view: View, facts: Facts) -> _Reach:
+    if command.project is not None or command.environment is not None:
+        problems.add("projects", "A relay key takes lists: `projects` and `environments`.")
+    projects = projects_of(view, facts, command.projects)
+    if command.environments is None:
+        return _Reach(projects=projects)
+    found = [
+        _environment_id(problems, f"environments[{i}]", ref, view, facts) for i, ref in enumerate(command.environments)
+    ]
+    return _Reach(projects=projects, environments=tuple(dict.fromkeys(found)))
+
+
+def _environment_id(problems: Problems, path: str, reference: str, view: View, facts: Facts) -> str:
+    project_reference, slash, environment_reference = reference.partition("/")
+    if slash:
+        project = project_of(view, facts, project_reference)
+        return environment_of(view, project, environment_reference).id
+    for project in view.projects(facts.actor.organisation_id):
+        if reaches(facts.actor, project.id) and any(each.id == reference for each in view.environments(project.id)):
+            return reference
+    problems.add(path, f"There is no environment {reference!r}; name it by id or as project/environment.")
+    return reference
+
+
+def _origins(problems: Problems, command: CreateKey) -> tuple[str, ...]:
+    if command.origins and command.kind is not CredentialKind.CLIENT:
+        problems.add("origins", "Only client keys have origins; the others never come from a browser.")
+    if len(command.origins) > MAX_ORIGINS:
+        problems.add("origins", f"A key has at most {MAX_ORIGINS} origins.")
+    origins = [origin.lower().rstrip("/") for origin in command.origins]
+    for index, origin in enumerate(origins):
+        if origin != "*" and ORIGIN.fullmatch(origin) is None:
+            problems.add(f"origins[{index}]", "An origin is `*` or like https://app.example.com, without a path.")
+    return tuple(dict.fromkeys(origins))
+
+
+def _made(  # noqa: PLR0913, PLR0917 - each of them is needed
+    problems: Problems,
+    kind: CredentialKind,
+    name: str,
+    expires_at: int | None,
+    reach: _Reach,
+    facts: Facts,
+) -> Decision:
+    check_text(problems, "name", name)
+    if expires_at is not None and expires_at <= facts.now_ms:
+        problems.add("expires_at", "This is in the past; the key would never work.")
+    problems.check(_INVALID)
+    raw = mint(kind, facts.entropy.token(ENTROPY_BYTES))
+    credential = Credential(
+        id=facts.new_id(),
+        organisation_id=facts.actor.organisation_id,
+        kind=kind,
+        name=name,
+        hash=fingerprint(raw),
+        h2=sha256(f"edge:{raw}".encode()).hexdigest(),
+        hint=hint(raw),
+        scopes=reach.scopes,
+        projects=reach.projects,
+        environments=reach.environments,
+        environment_id=reach.environment_id,
+        origins=reach.origins,
+        expires_at=expires_at,
+        last_used_at=None,
+        revoked_at=None,
+        created_by=facts.actor.id,
+        version=1,
+        created_at=facts.now_ms,
+        updated_at=facts.now_ms,
+    )
+    word = "token" if kind is CredentialKind.TOKEN else "key"
+    return Decision(
+        action=f"{word}.created",
+        entity=credential,
+        save=(credential,),
+        changes=changes_between(None, credential),
+        project_id=_only(reach.projects),
+        environment_id=reach.environment_id,
+        secret=raw,
+    )
+
+
+def revoke_key(command: RevokeKey, view: View, facts: Facts) -> Decision:
+    """End a server, client or relay key."""
+    return _revoked(command.credential, "key", view, facts)
+
+
+def revoke_token(command: RevokeToken, view: View, facts: Facts) -> Decision:
+    """End a token."""
+    return _revoked(command.credential, "token", view, facts)
+
+
+def _revoked(credential_id: str, word: str, view: View, facts: Facts) -> Decision:
+    credential = view.credential(facts.actor.organisation_id, credential_id)
+    if credential is None or (credential.kind is CredentialKind.TOKEN) != (word == "token"):
+        raise not_found(word, credential_id)
+    _check_reach(credential, facts)
+    saved = (
+        None if credential.revoked_at is not None else next_version(replace(credential, revoked_at=facts.now_ms), facts)
+    )
+    return Decision(
+        action=f"{word}.revoked",
+        entity=saved or credential,
+        save=(saved,) if saved else (),
+        changes=changes_between(credential, saved or credential),
+        project_id=_only(credential.projects),
+        environment_id=credential.environment_id,
+    )
+
+
+def _check_reach(credential: Credential, facts: Facts) -> None:
+    limit = facts.actor.projects
+    if limit is not None and (credential.projects is None or not limit.issuperset(credential.projects)):
+        raise Rejected(Kind.FORBIDDEN, "This key reaches beyond the projects you may use.", code="wrong_project")
+
+
+def _only(projects: Sequence[str] | None) -> str | None:
+    return projects[0] if projects is not None and len(projects) == 1 else None

@@ -1,0 +1,93 @@
+"""Decides about people. Nobody is given more than the giver has, and an organisation never loses its last owner."""
+
+import re
+from dataclasses import replace
+
+from upstream.domain.commands import UNSET, CreateMember, DeleteMember, UpdateMember, given
+from upstream.domain.diff import changes_between
+from upstream.domain.entities import Change, Member, Role
+from upstream.domain.errors import Kind, Problems, Rejected, not_found
+from upstream.domain.facts import Decision, Facts, View
+from upstream.domain.lookup import check_version, is_changed, next_version, projects_of
+from upstream.domain.naming import check_text
+from upstream.domain.permissions import BY_ROLE, actions
+
+EMAIL = re.compile(r"[^@\s\x00]{1,64}@[^@\s\x00]{1,190}")
+_INVALID = "The member cannot be used as it is."
+
+
+def create_member(command: CreateMember, view: View, facts: Facts) -> Decision:
+    """Add a person."""
+    problems = Problems()
+    email = command.email.strip().lower()
+    if EMAIL.fullmatch(email) is None:
+        problems.add("email", "This is no e-mail address.")
+    check_text(problems, "name", command.name)
+    problems.check(_INVALID)
+    _check_role(command.role, facts)
+    if view.member_by_email(email) is not None:
+        sentence = f"Somebody uses {email!r} already."
+        raise Rejected(Kind.CONFLICT, sentence, {"email": [sentence]}, code="email_taken")
+    member = Member(
+        id=facts.new_id(),
+        organisation_id=facts.actor.organisation_id,
+        email=email,
+        name=command.name,
+        role=command.role,
+        password_hash=command.password_hash,
+        projects=projects_of(view, facts, command.projects),
+        version=1,
+        created_at=facts.now_ms,
+        updated_at=facts.now_ms,
+    )
+    return Decision(action="member.created", entity=member, save=(member,), changes=changes_between(None, member))
+
+
+def update_member(command: UpdateMember, view: View, facts: Facts) -> Decision:
+    """Change a person's name, role, password or projects."""
+    member = _member_of(view, facts, command.member)
+    check_version(member, command.if_match)
+    after = replace(member, **given(command, "name", "role", "password_hash"))
+    if command.projects is not UNSET:
+        after = replace(after, projects=projects_of(view, facts, command.projects))
+    problems = Problems()
+    check_text(problems, "name", after.name)
+    problems.check(_INVALID)
+    _check_role(member.role, facts)
+    _check_role(after.role, facts)
+    if after.role is not Role.OWNER:
+        _check_last_owner(member, view)
+    changes = changes_between(member, after)
+    is_new_password = after.password_hash != member.password_hash
+    if is_new_password:
+        changes += (Change(path="password", before=None, after="changed"),)
+    saved = next_version(after, facts) if is_changed(member, after) or is_new_password else None
+    return Decision(action="member.updated", entity=saved or member, save=(saved,) if saved else (), changes=changes)
+
+
+def delete_member(command: DeleteMember, view: View, facts: Facts) -> Decision:
+    """Remove a person."""
+    member = _member_of(view, facts, command.member)
+    check_version(member, command.if_match)
+    _check_role(member.role, facts)
+    _check_last_owner(member, view)
+    return Decision(action="member.deleted", entity=member, remove=(member,), changes=changes_between(member, None))
+
+
+def _member_of(view: View, facts: Facts, reference: str) -> Member:
+    member = view.member(facts.actor.organisation_id, reference)
+    if member is None:
+        raise not_found("member", reference)
+    return member
+
+
+def _check_role(role: Role, facts: Facts) -> None:
+    if not BY_ROLE[role] <= actions(facts.actor):
+        detail = f"Only who may do everything that an {role} may can give or change that role."
+        raise Rejected(Kind.FORBIDDEN, detail, code="role_too_high")
+
+
+def _check_last_owner(member: Member, view: View) -> None:
+    if member.role is Role.OWNER and view.owners(member.organisation_id) == 1:
+        detail = "An organisation keeps at least one owner; make somebody else an owner first."
+        raise Rejected(Kind.CONFLICT, detail, code="last_owner")

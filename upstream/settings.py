@@ -1,0 +1,111 @@
+"""What an operator can decide about the upstream: one typed tree, read once at start.
+
+The tables `[upstream.…]` of the TOML file, `HALYARD_UPSTREAM_…` variables and the command line fill it
+(`relay.settings_reader`). What both services have is defined in `relay.settings`.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from relay.settings import KIB, MIB, Drain, Limits, Log, Port, Serve, Window
+from relay.settings_reader import Group, Source, read
+
+
+class UpstreamLimits(Limits):
+    """`[upstream.serve.limits]`: what one request may cost."""
+
+    flag_bytes: int = Field(default=256 * KIB, ge=1 * KIB, description="Largest body of a management write.")
+    ingest_bytes: int = Field(
+        default=8 * MIB, ge=64 * KIB, description="Largest batch of events from a relay, after decompression."
+    )
+
+
+class UpstreamServe(Serve):
+    """`[upstream.serve]`: the one listener for API, streams, evaluation and probes."""
+
+    port: Port = Field(default=8700, description="Port to listen on; 0 takes a free one.")
+    limits: UpstreamLimits = UpstreamLimits()
+
+
+class Data(Group):
+    """`[upstream.data]`: what the upstream keeps over a restart."""
+
+    dir: Path = Field(default=Path("halyard-data"), description="Directory for the database and the token signing key.")
+
+
+class Database(Group):
+    """`[upstream.database]`: where everything is stored."""
+
+    url: str | None = Field(
+        default=None,
+        pattern=r"^sqlite:///.+",
+        description="Database URL; by default SQLite in the data directory.",
+        examples=["sqlite:////var/lib/halyard/halyard.db"],
+    )
+    readers: int = Field(default=2, ge=1, le=64, description="Threads that read beside the one that writes.")
+    busy_timeout_s: float = Field(
+        default=5, gt=0, le=300, description="Longest wait for another process that holds the database."
+    )
+
+
+class Auth(Group):
+    """`[upstream.auth]`: how people sign in."""
+
+    access_token_s: int = Field(default=3_600, ge=60, description="Time for which a sign-in answers requests.")
+    refresh_token_s: int = Field(
+        default=30 * 86_400, ge=3_600, description="Time within which a sign-in can be renewed without the password."
+    )
+    signing_key: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Key that signs access tokens; by default a random one is made and kept in the data directory.",
+        examples=["at least 32 random characters"],
+    )
+    signing_key_file: Path | None = Field(
+        default=None, description="File that holds it, instead of `signing_key`.", examples=["/run/secrets/signing-key"]
+    )
+
+
+class Retention(Group):
+    """`[upstream.retention]`: how long history is kept beyond the current state."""
+
+    stream_revisions: int = Field(
+        default=10_000, ge=1, description="Changes per environment from which a follower can resume."
+    )
+    stream_days: float = Field(default=7, gt=0, description="Age up to which a follower can resume.")
+    idempotency_s: int = Field(default=86_400, ge=60, description="Time for which a repeated write is recognised.")
+
+
+class Metrics(Group):
+    """`[upstream.metrics]`: what the upstream shows of itself."""
+
+    enabled: bool = Field(default=True, description="Answer `/metrics` on the service's port.")
+
+
+class UpstreamSettings(Group):
+    """`[upstream]`: everything."""
+
+    serve: UpstreamServe = UpstreamServe()
+    data: Data = Data()
+    database: Database = Database()
+    auth: Auth = Auth()
+    retention: Retention = Retention()
+    window: Window = Window()
+    metrics: Metrics = Metrics()
+    drain: Drain = Drain()
+    log: Log = Log()
+
+    @property
+    def database_url(self) -> str:
+        """Return where the database is, with the default filled in."""
+        return self.database.url or f"sqlite:///{self.data.dir / 'halyard.db'}"
+
+
+def load(source: Source) -> UpstreamSettings:
+    """Return the upstream's settings.
+
+    Raises:
+        BadSettings: with every problem that was found.
+    """
+    return read(UpstreamSettings, "upstream", source)

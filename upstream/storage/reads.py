@@ -1,0 +1,287 @@
+"""What the API shows: single things and pages of them, each read in a bounded number of statements.
+
+Every function takes the organisation of whoever asks, directly or through a project that was found in it, so that
+another organisation's things do not exist here. `visible` limits to project ids (None = all).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, Text, func, or_, select
+
+from upstream.domain.entities import (
+    AuditEntry,
+    Credential,
+    CredentialKind,
+    Environment,
+    Flag,
+    FlagConfig,
+    FlagKind,
+    FlagType,
+    Member,
+    Organisation,
+    Project,
+    Segment,
+)
+from upstream.storage import tables
+from upstream.storage.records import TABLES, columns, find, find_all, made
+from upstream.storage.view import StoredView
+
+T = TypeVar("T")
+
+MAX_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which page of a list. `sort` is one of the list's own sort names (`SORTS`); an unknown one sorts as usual."""
+
+    limit: int = 50
+    offset: int = 0
+    search: str | None = None
+    sort: str | None = None
+    dir: Literal["asc", "desc"] = "asc"
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A page, the number of all things that match, and where the page lies."""
+
+    items: tuple[T, ...]
+    total: int
+    limit: int
+    offset: int
+
+    @property
+    def has_more(self) -> bool:
+        """Tell whether there is something after this page."""
+        return self.offset + len(self.items) < self.total
+
+
+@dataclass(frozen=True, slots=True)
+class FlagRow:
+    """A flag with its configs by environment id."""
+
+    flag: Flag
+    configs: Mapping[str, FlagConfig]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagFilter:
+    """Which flags of a project. `archived` None = both; `enabled` needs `environment_id`."""
+
+    archived: bool | None = False
+    type: FlagType | None = None
+    kind: FlagKind | None = None
+    tag: str | None = None
+    owner: str | None = None
+    environment_id: str | None = None
+    enabled: bool | None = None
+
+
+SORTS: Mapping[type, tuple[str, ...]] = {
+    Project: ("key", "name", "created_at", "updated_at"),
+    Environment: ("sort", "key", "name", "created_at", "updated_at"),
+    Flag: ("key", "name", "created_at", "updated_at"),
+    Segment: ("key", "name", "created_at", "updated_at"),
+    Credential: ("created_at", "name", "kind", "expires_at", "last_used_at"),
+    Member: ("email", "name", "role", "created_at"),
+    AuditEntry: ("seq",),
+}
+"""The names by which each list can be sorted; the first is the usual one."""
+
+
+def get_organisation(connection: Connection, organisation_id: str) -> Organisation | None:
+    """Return an organisation."""
+    return find(connection, Organisation, tables.organisations.c.id == organisation_id)
+
+
+def list_projects(
+    connection: Connection,
+    organisation_id: str,
+    query: Query,
+    *,
+    visible: Collection[str] | None = None,
+) -> Page[Project]:
+    """Return a page of the organisation's projects."""
+    table = tables.projects
+    where = [table.c.organisation_id == organisation_id]
+    if visible is not None:
+        where.append(table.c.id.in_(visible))
+    return _page(connection, Project, where, query, (table.c.key, table.c.name, table.c.description))
+
+
+def get_environment(connection: Connection, project_id: str, reference: str) -> Environment | None:
+    """Return an environment of the project by id or key."""
+    found = StoredView(connection).environments(project_id)
+    return next((environment for environment in found if reference in (environment.id, environment.key)), None)
+
+
+def list_environments(connection: Connection, project_id: str, query: Query) -> Page[Environment]:
+    """Return a page of the project's environments, in their order unless the query sorts."""
+    table = tables.environments
+    return _page(connection, Environment, [table.c.project_id == project_id], query, (table.c.key, table.c.name))
+
+
+def get_flag(connection: Connection, project_id: str, reference: str) -> FlagRow | None:
+    """Return a flag, archived or not, with its configs."""
+    view = StoredView(connection)
+    flag = view.flag(project_id, reference)
+    return None if flag is None else FlagRow(flag, view.configs(flag.id))
+
+
+def list_flags(
+    connection: Connection,
+    project_id: str,
+    query: Query,
+    wanted: FlagFilter | None = None,
+) -> Page[FlagRow]:
+    """Return a page of the project's flags with their configs, in three statements whatever the page holds."""
+    table = tables.flags
+    searched = (table.c.key, table.c.name, table.c.description)
+    where = _flag_conditions(project_id, wanted or FlagFilter())
+    page = _page(connection, Flag, where, query, searched)
+    configs: dict[str, dict[str, FlagConfig]] = {flag.id: {} for flag in page.items}
+    if configs:
+        for config in find_all(connection, FlagConfig, tables.flag_configs.c.flag_id.in_(configs)):
+            configs[config.flag_id][config.environment_id] = config
+    rows = tuple(FlagRow(flag, configs[flag.id]) for flag in page.items)
+    return Page(rows, page.total, page.limit, page.offset)
+
+
+def _flag_conditions(project_id: str, wanted: FlagFilter) -> list[ColumnElement[bool]]:
+    flags, configs = tables.flags, tables.flag_configs
+    where: list[ColumnElement[bool]] = [flags.c.project_id == project_id, flags.c.deleted_at.is_(None)]
+    if wanted.archived is not None:
+        where.append(flags.c.archived_at.is_not(None) if wanted.archived else flags.c.archived_at.is_(None))
+    same = {flags.c.type: wanted.type, flags.c.kind: wanted.kind, flags.c.owner: wanted.owner}
+    where += [column == value for column, value in same.items() if value is not None]
+    if wanted.tag is not None:
+        # Tags are canonical JSON text: a tag stands in it exactly as its own JSON.
+        where.append(flags.c.tags.cast(Text).contains(tables.json_text(wanted.tag), autoescape=True))
+    if wanted.environment_id is not None and wanted.enabled is not None:
+        chosen = select(configs.c.flag_id).where(
+            configs.c.environment_id == wanted.environment_id,
+            configs.c.enabled == wanted.enabled,
+        )
+        where.append(flags.c.id.in_(chosen))
+    return where
+
+
+def list_segments(connection: Connection, project_id: str, query: Query) -> Page[Segment]:
+    """Return a page of the project's segments."""
+    table = tables.segments
+    searched = (table.c.key, table.c.name, table.c.description)
+    return _page(connection, Segment, [table.c.project_id == project_id], query, searched)
+
+
+def get_credential(connection: Connection, organisation_id: str, credential_id: str) -> Credential | None:
+    """Return a key or token, revoked or not."""
+    return StoredView(connection).credential(organisation_id, credential_id)
+
+
+def list_credentials(  # noqa: PLR0913 - each of them is needed
+    connection: Connection,
+    organisation_id: str,
+    query: Query,
+    *,
+    kinds: Collection[CredentialKind] | None = None,
+    environment_id: str | None = None,
+    alive: bool = True,
+) -> Page[Credential]:
+    """Return a page of the organisation's keys and tokens; revoked ones only where `alive` is false."""
+    table = tables.credentials
+    where: list[ColumnElement[bool]] = [table.c.organisation_id == organisation_id]
+    if kinds is not None:
+        where.append(table.c.kind.in_([str(kind) for kind in kinds]))
+    if environment_id is not None:
+        where.append(table.c.environment_id == environment_id)
+    if alive:
+        where.append(table.c.revoked_at.is_(None))
+    return _page(connection, Credential, where, query, (table.c.name, table.c.hint))
+
+
+def get_member(connection: Connection, organisation_id: str, reference: str) -> Member | None:
+    """Return a member by id or e-mail address."""
+    return StoredView(connection).member(organisation_id, reference)
+
+
+def list_members(connection: Connection, organisation_id: str, query: Query) -> Page[Member]:
+    """Return a page of the organisation's members."""
+    table = tables.members
+    where = [table.c.organisation_id == organisation_id]
+    return _page(connection, Member, where, query, (table.c.email, table.c.name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which audit entries of an organisation. `after` and `before` are times, inclusive and exclusive."""
+
+    project_id: str | None = None
+    environment_id: str | None = None
+    target_id: str | None = None
+    action: str | None = None
+    actor_id: str | None = None
+    after: int | None = None
+    before: int | None = None
+
+
+def list_audit(
+    connection: Connection,
+    organisation_id: str,
+    query: Query,
+    wanted: AuditFilter,
+    *,
+    visible: Collection[str] | None,
+) -> Page[AuditEntry]:
+    """Return a page of the audit log, newest first unless `query.dir` is given as asc with a sort."""
+    table = tables.audit
+    where: list[ColumnElement[bool]] = [table.c.organisation_id == organisation_id]
+    for name in ("project_id", "environment_id", "target_id", "action", "actor_id"):
+        value = getattr(wanted, name)
+        if value is not None:
+            where.append(table.c[name] == value)
+    if wanted.after is not None:
+        where.append(table.c.at >= wanted.after)
+    if wanted.before is not None:
+        where.append(table.c.at < wanted.before)
+    if visible is not None:
+        where.append(table.c.project_id.in_(visible))
+    if query.sort is None:
+        query = Query(limit=query.limit, offset=query.offset, search=query.search, dir="desc")
+    return _page(connection, AuditEntry, where, query, (table.c.action, table.c.target_key, table.c.actor_name))
+
+
+def _page(
+    connection: Connection,
+    kind: type[T],
+    where: Sequence[ColumnElement[bool]],
+    query: Query,
+    searched: Sequence[ColumnElement[Any]],
+) -> Page[T]:
+    table = TABLES[kind]
+    conditions = [*where]
+    if query.search:
+        conditions.append(or_(*(column.icontains(query.search, autoescape=True) for column in searched)))
+    total = connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one()
+    limit = min(max(query.limit, 1), MAX_LIMIT)
+    offset = max(query.offset, 0)
+    rows = connection.execute(_sorted(select(*columns(kind)).where(*conditions), kind, table, query, limit, offset))
+    return Page(tuple(made(kind, row) for row in rows), total, limit, offset)
+
+
+def _sorted(  # noqa: PLR0913, PLR0917 - each of them is needed
+    statement: Select[Any],
+    kind: type,
+    table: Table,
+    query: Query,
+    limit: int,
+    offset: int,
+) -> Select[Any]:
+    names = SORTS[kind]
+    column = table.c[query.sort if query.sort in names else names[0]]
+    # The primary key decides between equals, so that pages neither repeat nor skip anything.
+    order = [column, *table.primary_key]
+    directed = [each.desc() if query.dir == "desc" else each.asc() for each in order]
+    return statement.order_by(*directed).limit(limit).offset(offset)

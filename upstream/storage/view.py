@@ -1,0 +1,113 @@
+"""The domain's `View` on a connection: what a command finds, inside its own transaction."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import ColumnElement, Connection, Table, select
+
+from upstream.domain.entities import (
+    Credential,
+    Environment,
+    Flag,
+    FlagConfig,
+    Member,
+    Project,
+    Role,
+    Segment,
+)
+from upstream.domain.naming import is_id
+from upstream.storage import tables
+from upstream.storage.records import columns, every, find_all, made, one
+
+
+def named(table: Table, reference: str) -> ColumnElement[bool]:
+    """Return the condition by which an id or a key names a row."""
+    return table.c.id == reference.lower() if is_id(reference) else table.c.key == reference
+
+
+class StoredView:
+    """Implements `upstream.domain.facts.View`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def project(self, organisation_id: str, reference: str) -> Project | None:
+        """Return a project of the organisation."""
+        return one(self._connection, Project, organisation_id=organisation_id, **_by(reference))
+
+    def projects(self, organisation_id: str) -> Sequence[Project]:
+        """Return all projects of the organisation."""
+        return every(self._connection, Project, organisation_id=organisation_id)
+
+    def environments(self, project_id: str) -> Sequence[Environment]:
+        """Return the project's environments in their order."""
+        found = every(self._connection, Environment, project_id=project_id)
+        return sorted(found, key=lambda environment: (environment.sort, environment.key))
+
+    def flag(self, project_id: str, reference: str) -> Flag | None:
+        """Return a flag of the project."""
+        found = every(self._connection, Flag, project_id=project_id, **_by(reference))
+        return next((flag for flag in found if flag.deleted_at is None), None)
+
+    def flags(self, project_id: str) -> Sequence[Flag]:
+        """Return all flags of the project."""
+        return find_all(self._connection, Flag, *_of_project(tables.flags, project_id))
+
+    def requiring(self, project_id: str) -> Sequence[Flag]:
+        """Return those of the project's flags that have prerequisites."""
+        # The column is canonical JSON text, so an empty list is always the same.
+        return find_all(
+            self._connection,
+            Flag,
+            *_of_project(tables.flags, project_id),
+            tables.flags.c.prerequisites != [],
+        )
+
+    def config(self, flag_id: str, environment_id: str) -> FlagConfig | None:
+        """Return a flag's config in one environment."""
+        return one(self._connection, FlagConfig, flag_id=flag_id, environment_id=environment_id)
+
+    def configs(self, flag_id: str) -> Mapping[str, FlagConfig]:
+        """Return a flag's configs by environment id."""
+        return {config.environment_id: config for config in every(self._connection, FlagConfig, flag_id=flag_id)}
+
+    def project_configs(self, project_id: str) -> Sequence[FlagConfig]:
+        """Return all configs of the project's flags."""
+        query = (
+            select(*columns(FlagConfig))
+            .join(tables.flags, tables.flags.c.id == tables.flag_configs.c.flag_id)
+            .where(*_of_project(tables.flags, project_id))
+        )
+        return [made(FlagConfig, row) for row in self._connection.execute(query)]
+
+    def segment(self, project_id: str, reference: str) -> Segment | None:
+        """Return a segment of the project."""
+        return one(self._connection, Segment, project_id=project_id, **_by(reference))
+
+    def segments(self, project_id: str) -> Sequence[Segment]:
+        """Return all segments of the project."""
+        return every(self._connection, Segment, project_id=project_id)
+
+    def credential(self, organisation_id: str, credential_id: str) -> Credential | None:
+        """Return a key or token of the organisation."""
+        return one(self._connection, Credential, organisation_id=organisation_id, id=credential_id.lower())
+
+    def member(self, organisation_id: str, reference: str) -> Member | None:
+        """Return a member of the organisation, by id or e-mail address."""
+        by = {"id" if is_id(reference) else "email": reference.lower()}
+        return one(self._connection, Member, organisation_id=organisation_id, **by)
+
+    def member_by_email(self, email: str) -> Member | None:
+        """Return whoever uses the address, in any organisation."""
+        return one(self._connection, Member, email=email.lower())
+
+    def owners(self, organisation_id: str) -> int:
+        """Return how many owners the organisation has."""
+        return len(every(self._connection, Member, organisation_id=organisation_id, role=Role.OWNER))
+
+
+def _by(reference: str) -> dict[str, str]:
+    return {"id": reference.lower()} if is_id(reference) else {"key": reference}
+
+
+def _of_project(table: Table, project_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return table.c.project_id == project_id, table.c.deleted_at.is_(None)

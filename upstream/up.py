@@ -1,0 +1,192 @@
+"""`halyard up`, before and beside the two processes: settings, ports, the demo, and what is printed.
+
+The services are started with the operator's own file and variables; only what must fit together (addresses, the relay's
+key, directories) is given to them as flags.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from relay.clock import SystemClock
+from relay.errors import BadSettings
+from relay.serve.server import listen
+from relay.settings import RelaySettings
+from relay.settings import load as load_relay
+from relay.settings_reader import Source
+from upstream import data_dir
+from upstream.api.passwords import Passwords
+from upstream.authority import Authority, SystemEntropy
+from upstream.demo import Seed, Urls, banner
+from upstream.first_start import EMAIL, RELAY_KEY_FILE, first_start
+from upstream.launcher import Launcher, Service
+from upstream.notifier import Notifier
+from upstream.settings import UpstreamSettings
+from upstream.settings import load as load_upstream
+
+T = TypeVar("T")
+
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - an address that is listened on, as clients write it
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be started."""
+
+    config: Path | None
+    upstream: UpstreamSettings
+    relay: RelaySettings
+    is_demo: bool
+
+    @property
+    def urls(self) -> Urls:
+        """Return where clients on this machine find everything."""
+        upstream, relay, admin = self.upstream.serve, self.relay.serve, self.relay.admin
+        return Urls(*(f"http://{reachable(each.host)}:{each.port}" for each in (upstream, relay, admin)))
+
+
+def reachable(host: str) -> str:
+    """Return how a client on this machine writes the address that a service listens on."""
+    return ANYWHERE.get(host, f"[{host}]" if ":" in host else host)
+
+
+def plan(  # noqa: PLR0913 - one argument per flag
+    *,
+    config: Path | None,
+    directory: Path | None,
+    upstream_port: int | None,
+    relay_port: int | None,
+    admin_port: int | None,
+    is_demo: bool,
+) -> Plan:
+    """Read the settings of both services.
+
+    Raises:
+        BadSettings: with every problem of either.
+    """
+    flags = {
+        "upstream.data.dir": ("--data-dir", directory),
+        "relay.data.dir": ("--data-dir", None if directory is None else directory / "relay"),
+        "upstream.serve.port": ("--upstream-port", upstream_port),
+        "relay.serve.port": ("--relay-port", relay_port),
+        "relay.admin.port": ("--admin-port", admin_port),
+    }
+    given = {path: (flag, value) for path, (flag, value) in flags.items() if value is not None}
+
+    def source(service: str) -> Source:
+        ours = {path: value for path, value in given.items() if path.startswith(f"{service}.")}
+        return Source(config, os.environ, ours)
+
+    problems: list[str] = []
+    upstream = _tried(load_upstream, source("upstream"), problems)
+    relay = _tried(load_relay, source("relay"), problems)
+    if upstream is None or relay is None:
+        raise BadSettings(problems)
+    return Plan(config, upstream, relay, is_demo)
+
+
+def _tried(load: Callable[[Source], T], source: Source, problems: list[str]) -> T | None:
+    try:
+        return load(source)
+    except BadSettings as error:
+        # What is wrong with the file as a whole, both services say.
+        problems += [problem for problem in error.problems if problem not in problems]
+        return None
+
+
+def check_ports(planned: Plan) -> None:
+    """Find out about a port in use before anything is started.
+
+    Raises:
+        BadSettings: naming each setting whose port cannot be had.
+    """
+    problems: list[str] = []
+    upstream, relay, admin = planned.upstream.serve, planned.relay.serve, planned.relay.admin
+    for name, place in (("upstream.serve.port", upstream), ("relay.serve.port", relay), ("relay.admin.port", admin)):
+        if place.port == 0:
+            problems.append(f"{name}: `halyard up` needs a port that it can print; 0 is not one")
+            continue
+        try:
+            listen(place.host, place.port, 1, name).close()
+        except BadSettings as error:
+            problems += error.problems
+    if problems:
+        raise BadSettings(problems)
+
+
+async def prepare(planned: Plan) -> str:
+    """Make what is missing in the data directory, and return what a newcomer is shown.
+
+    Raises:
+        BadSettings: the directory or the database cannot be used.
+    """
+    clock, directory = SystemClock(), planned.upstream.data.dir
+    with data_dir.taken(directory), closing(data_dir.open_stored(planned.upstream, clock)) as database:
+        authority = Authority(database, clock, SystemEntropy(), Notifier())
+        with closing(Passwords()) as passwords:
+            if planned.is_demo:
+                demo = await Seed(database, authority, passwords).plant(directory, planned.urls)
+                data_dir.write_private(directory / RELAY_KEY_FILE, demo.relay_key)
+                return banner(demo, directory)
+            owner = await first_start(directory, database, authority, passwords)
+    signs_in = f"{owner.email}   {owner.password}   (shown this once)" if owner else f"{EMAIL}, or as you changed it"
+    urls = planned.urls
+    return (
+        f"\n    upstream      {urls.upstream_url}\n    relay         {urls.relay_url}\n"
+        f"    relay admin   {urls.relay_admin_url}\n    sign in       {signs_in}\n\n"
+    )
+
+
+def services(planned: Plan) -> list[Service]:
+    """Return the two services in the order in which they start."""
+    upstream, relay = planned.upstream, planned.relay
+    config = [] if planned.config is None else ["--config", str(planned.config)]
+    upstream_flags = ["--port", str(upstream.serve.port), "--data-dir", str(upstream.data.dir)]
+    relay_flags = [
+        *("--port", str(relay.serve.port), "--admin-port", str(relay.admin.port)),
+        *("--data-dir", str(relay.data.dir), "--upstream-url", planned.urls.upstream_url),
+        *("--upstream-key-file", str(upstream.data.dir / RELAY_KEY_FILE)),
+    ]
+    relay_probe = "/readyz" if planned.is_demo else "/livez"
+    return [
+        Service(
+            "upstream",
+            ["upstream", "upstream", "serve", *config, *upstream_flags],
+            (upstream.serve.host, upstream.serve.port, "/livez"),
+            _human(upstream.log.format, "HALYARD_UPSTREAM_LOG__FORMAT"),
+        ),
+        Service(
+            "relay",
+            ["relay", *config, *relay_flags],
+            (relay.admin.host, relay.admin.port, relay_probe),
+            _human(relay.log.format, "HALYARD_RELAY_LOG__FORMAT"),
+        ),
+    ]
+
+
+def _human(form: str, variable: str) -> dict[str, str]:
+    """Lines under a prefix are for people, unless the operator has said otherwise."""
+    return {variable: "human"} if form == "auto" else {}
+
+
+async def run(planned: Plan, show: Callable[[str, str], None], say: Callable[[str], None]) -> None:
+    """Run both services until a signal ends them.
+
+    Raises:
+        BadSettings: something that the settings name cannot be used.
+        GaveUp: one of the services cannot be kept running.
+    """
+    check_ports(planned)
+    text = await prepare(planned)
+    launcher = Launcher(show)
+    launcher.own_signals()
+    started = services(planned)
+
+    def on_ready(service: Service) -> None:
+        # Between the two, so that it stands complete on the screen before the relay can be asked anything.
+        say(text if service is started[0] else f"Ready. The relay answers at {planned.urls.relay_url}.\n")
+
+    await launcher.run(started, on_ready)
