@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DATA   ?= halyard-data
+# Two workers: the tests of one process leave a core idle, and each worker pays for its imports.
+PARALLEL := -n 2 --dist worksteal
 
-.PHONY: run test test-unit test-system lint format coverage prove bench faults lock config clean help
+.PHONY: run test test-unit test-authority test-system lint format coverage prove bench faults lock config clean help
 .DEFAULT_GOAL := help
 
 help:           ## show this list
@@ -14,10 +16,13 @@ help:           ## show this list
 run: $(VENV)/.upstream ## start upstream and relay with a demo project
 	@exec $(BIN)/halyard up --data-dir $(DATA) --demo
 
-test: test-unit test-system ## run every test
+test: test-unit test-authority test-system ## run every test
 
-test-unit: $(VENV)/.dev ## the fast part: no process is started
-	$(BIN)/python -m pytest -m "not system"
+test-unit: $(VENV)/.dev ## engine, protocol and relay in process: under 10 s
+	$(BIN)/python -m pytest $(PARALLEL) tests/engine tests/protocol tests/relay
+
+test-authority: $(VENV)/.dev ## commands, storage and API on a real database, in process
+	$(BIN)/python -m pytest $(PARALLEL) tests/upstream
 
 test-system: $(VENV)/.dev ## real services, started as a user starts them
 	$(BIN)/python -m pytest -m system
@@ -40,16 +45,16 @@ coverage: $(VENV)/.dev ## branch coverage of the fast part, with its floors
 prove: $(VENV)/.dev ## property tests and fuzzing at heavy counts
 	HYPOTHESIS_PROFILE=prove $(BIN)/python -m pytest -m "not system" tests/engine tests/protocol tests/relay tests/upstream
 
-bench: $(VENV)/.dev ## the figures that the README quotes, measured on this machine
+bench: $(VENV)/.dev ## figures of this machine, as ratios to a reference in the same run
 	$(BIN)/python -m tests.bench
 
 faults: $(VENV)/.dev ## kill, cut and restart real services
 	$(BIN)/python -m pytest -m system tests/faults
 
-lock: $(VENV)/.dev ## resolve the dependencies again into requirements/
+lock: $(VENV)/.dev ## write requirements/ from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	$(BIN)/pip -q install uv
 	$(BIN)/uv pip compile pyproject.toml --extra upstream --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-header --no-annotate -q --upgrade -o requirements/dev.txt
+	  --generate-hashes --no-header --no-annotate -q $(UPGRADE) -o requirements/dev.txt
 	$(BIN)/uv pip compile pyproject.toml --extra upstream --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate -q -c requirements/dev.txt -o requirements/upstream.txt
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \

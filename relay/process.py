@@ -14,6 +14,10 @@ from dataclasses import dataclass
 import aiohttp
 
 from relay import data_dir
+from relay.changes.forward import KillForwarder
+from relay.changes.kills import Kills, Serving
+from relay.changes.outbox import Outbox
+from relay.changes.overlay import Position
 from relay.clock import Clock, SystemClock
 from relay.drain import Drain, Phase
 from relay.events.counters import Counters
@@ -28,6 +32,7 @@ from relay.serve.admin import LIMITS as ADMIN_LIMITS
 from relay.serve.admin import AdminListener
 from relay.serve.app import build_app
 from relay.serve.health import build_admin
+from relay.serve.kill import kill_routes
 from relay.serve.server import HttpServer, listen
 from relay.serve.services import serve_with
 from relay.settings import RelaySettings, relay_key
@@ -54,6 +59,7 @@ class Held:
     watching: socket.socket
     relay_id: str
     spool: Spool
+    outbox: Outbox
 
 
 async def hold(settings: RelaySettings, clock: Clock, metrics: RelayMetrics) -> Held:
@@ -67,8 +73,9 @@ async def hold(settings: RelaySettings, clock: Clock, metrics: RelayMetrics) -> 
         serving = undo.enter_context(listen(serve.host, serve.port, serve.backlog, "relay.serve.port"))
         watching = undo.enter_context(listen(admin.host, admin.port, ADMIN_BACKLOG, "relay.admin.port"))
         relay_id, spool = await data_dir.take(settings.data.dir, settings.events, clock, metrics)
+        outbox = await data_dir.open_outbox(settings.data.dir, settings.changes, spool)
         undo.pop_all()
-    return Held(serving=serving, watching=watching, relay_id=relay_id, spool=spool)
+    return Held(serving=serving, watching=watching, relay_id=relay_id, spool=spool, outbox=outbox)
 
 
 class Relay:
@@ -90,10 +97,22 @@ class Relay:
             clock=clock,
             metrics=metrics,
         )
-        self.server = HttpServer(build_app(self._services), held.serving, settings.serve, metrics.refused_connections)
         self._session = aiohttp.ClientSession()
         tenant = tenant_of(settings.upstream.url, fingerprint(key))
         self._file = SnapshotFile(settings.data.dir / "snapshot", tenant, self.store, clock)
+        self._kills = Kills(
+            held.outbox,
+            Serving(self.store.force_off, self._served, self._kept),
+            relay_id=held.relay_id,
+            settings=settings.changes,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._kill_forwarder = KillForwarder(
+            self._kills, self._session, settings.upstream, key=lambda: key, clock=clock, metrics=metrics
+        )
+        app = build_app(self._services, more_routes=kill_routes(self._services, self._kills))
+        self.server = HttpServer(app, held.serving, settings.serve, metrics.refused_connections)
         self._follower = Follower(_follow_settings(settings, key), self.store, self._session, clock)
         self._forwarder = Forwarder(
             held.spool,
@@ -114,6 +133,7 @@ class Relay:
             server=self.server,
             spool=held.spool,
             follower=self._follower,
+            kills=self._kills,
             drain=self.drain,
             heartbeat=self._heartbeat,
             supervisor=self._supervisor,
@@ -124,6 +144,7 @@ class Relay:
 
     async def start(self) -> None:
         """Serve, with what is there; everything else comes as it comes."""
+        await self._kills.restore()
         self._restore()
         start = self._supervisor.start
         start("heartbeat", self._heartbeat.run)
@@ -134,6 +155,8 @@ class Relay:
         start("counters", self._counters.run)
         start("forwarder", self._forwarder.run)
         start("follower", self._follower.run)
+        start("kills", self._kills.run)
+        start("kill forwarder", self._kill_forwarder.run)
         self.admin.start()
         await self.server.start()
         # What was loaded until now lives as long as the process; a collection need not look at it.
@@ -160,7 +183,6 @@ class Relay:
 
         async def send_streams_away(limit_s: float) -> None:
             await self._services.streams.goodbye_all("drain", limit_s)
-            await self.server.stop(LAST_REQUESTS_S)
 
         async def hand_over(limit_s: float) -> None:
             await self._supervisor.stop("follower", "counters")
@@ -174,8 +196,17 @@ class Relay:
             Phase("accepting", drain.accept_s, self.drain.wait),
             Phase("closing the listener", 0, close_listener),
             Phase("sending streams away", drain.window_s, send_streams_away),
+            Phase("ending requests", LAST_REQUESTS_S, self.server.stop, hurried_s=LAST_REQUESTS_S),
             Phase("handing over events", drain.forward_s, hand_over, hurried_s=FORWARD_HURRIED_S),
         )
+
+    def _served(self, environment_id: str) -> Position | None:
+        configuration = self.store.get(environment_id)
+        return None if configuration is None else Position(configuration.state.epoch, configuration.revision)
+
+    def _kept(self, environment_id: str) -> Position | None:
+        kept = self._file.kept.get(environment_id)
+        return None if kept is None else Position(*kept)
 
     def _restore(self) -> None:
         loaded = self._file.load()

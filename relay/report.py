@@ -4,9 +4,11 @@ Only reads. Everything here is called from the admin listener's thread as well, 
 attributes and copies; the spool's figures are copied on the main loop.
 """
 
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from relay.changes.kills import Kills
 from relay.clock import Clock
 from relay.drain import Drain
 from relay.events.spool import Spool, SpoolStats
@@ -21,6 +23,8 @@ from relay.supervise import Supervisor
 from relay.sync.follow import Follower
 from relay.sync.store import Store, Swap
 from relay.version import VERSION
+
+logger = logging.getLogger(__name__)
 
 SPOOL_COPIED_EVERY_S = 1.0
 
@@ -49,6 +53,7 @@ class Report:
     server: HttpServer
     spool: Spool
     follower: Follower
+    kills: Kills
     drain: Drain
     heartbeat: Heartbeat
     supervisor: Supervisor
@@ -59,8 +64,17 @@ class Report:
 
     async def copy_spool_figures(self) -> None:
         """Keep a copy of the spool's figures that other threads may read; for ever."""
+        is_failing = False
         while True:
-            self._spool_stats = self.spool.stats()
+            try:
+                self._spool_stats = await self.spool.measure()
+            except OSError as error:
+                if not is_failing:
+                    logger.warning("the spool's figures are incomplete: the disk cannot be read", exc_info=error)
+                is_failing = True
+                self._spool_stats = self.spool.stats()
+            else:
+                is_failing = False
             await self.clock.sleep(SPOOL_COPIED_EVERY_S)
 
     def health(self) -> Health:
@@ -74,11 +88,15 @@ class Report:
             live=lambda: process_fault(self.heartbeat, self.supervisor),
             listener=lambda: None if self.server.is_accepting else "the listener is closed",
             spool=self._spool_fault,
+            refused=self._refused,
+            expected=lambda: self.follower.covered,
             is_draining=lambda: self.drain.is_draining,
             max_stale_s=self.settings.admin.max_stale_s,
             details={
                 "drain": lambda: self.drain.phase,
                 "follower": self._follower_status,
+                "outbox": self.kills.outbox_status,
+                "overlays": self.kills.status,
                 "spool": lambda: asdict(self._spool_stats),
             },
         )
@@ -89,17 +107,23 @@ class Report:
         metrics.config_revision.read_from(
             lambda: {(environment_name(each.ref),): each.revision for each in store.configurations.values()}
         )
-        metrics.config_age.read_from(
-            lambda: {(environment_name(each.ref),): store.age_s() or 0.0 for each in store.configurations.values()}
-        )
+        metrics.config_age.read_from(self._ages)
         metrics.refused_configs.read_from(lambda: follower.stats.refused)
         metrics.resyncs.read_from(lambda: follower.stats.resyncs)
         metrics.connects.read_from(lambda: follower.stats.connections)
         metrics.upstream_connected.read_value_from(lambda: float(follower.connected))
+        metrics.overlays.read_from(self.kills.counts)
         metrics.spool_bytes.read_value_from(lambda: self._spool_stats.bytes)
         metrics.spool_records.read_value_from(lambda: self._spool_stats.records)
         metrics.loop_lag.read_value_from(lambda: self.heartbeat.lag_s)
         store.subscribe(self._count_swap)
+
+    def _ages(self) -> dict[tuple[str, ...], float]:
+        """Return the age by environment; nothing while upstream has never confirmed what is held."""
+        age_s = self.store.age_s()
+        if age_s is None:
+            return {}
+        return {(environment_name(each.ref),): age_s for each in self.store.configurations.values()}
 
     def _count_swap(self, swap: Swap) -> None:
         if swap.after is not None:
@@ -110,6 +134,15 @@ class Report:
         if stats.failure is not None:
             return stats.failure
         return "the spool is full" if stats.is_full else None
+
+    def _refused(self) -> str | None:
+        refusals = tuple(self.follower.refusals.values())
+        if not refusals:
+            return None
+        first = refusals[0]
+        where = "a message" if first.environment_id is None else f"environment {first.environment_id}"
+        others = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+        return f"{where} at {first.path}: {first.reason}{others}"
 
     def _follower_status(self) -> dict[str, Any]:
         follower = self.follower

@@ -113,10 +113,8 @@ class Streams(Group):
         ge=4 * KIB,
         description="SO_SNDBUF of a stream, so that the kernel cannot hide a client that stopped reading.",
     )
-    pending_bytes: int = Field(
-        default=256 * KIB,
-        ge=16 * KIB,
-        description="Bytes that may wait for one client before it is skipped to the newest state.",
+    context_bytes: int = Field(
+        default=8 * KIB, ge=256, description="Largest context of a stream, as JSON without spaces; larger ones are 413."
     )
     ofrep_token_s: int = Field(default=3_600, ge=60, description="Time for which an OFREP event stream's URL is valid.")
     refetch_window_s: float = Field(
@@ -171,7 +169,9 @@ class Admin(Group):
 class Data(Group):
     """`[relay.data]`: what the relay keeps over a restart."""
 
-    dir: Path = Field(default=Path("halyard-data/relay"), description="Directory for snapshot, spool, outbox and relay id.")
+    dir: Path = Field(
+        default=Path("halyard-data/relay"), description="Directory for snapshot, spool, outbox and relay id."
+    )
 
 
 class Events(Group):
@@ -189,7 +189,9 @@ class Events(Group):
         default="none",
         description="`oldest` gives up the oldest events when the spool is full, instead of refusing new ones.",
     )
-    commit_s: float = Field(default=0.01, ge=0, le=1, description="Longest wait for others to share one fdatasync.")
+    commit_s: float = Field(
+        default=0.002, ge=0, le=1, description="Under load, longest wait for others to share one fdatasync."
+    )
     commit_bytes: int = Field(default=256 * KIB, ge=1 * KIB, description="Bytes that end that wait at once.")
     pending_bytes: int = Field(
         default=16 * MIB, ge=256 * KIB, description="Events in memory on their way to the disk; more are answered 503."

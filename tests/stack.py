@@ -294,7 +294,7 @@ class Running(Stack):
         """Wait until the relay stands where the upstream stands."""
 
         async def same() -> bool:
-            seen = [(await service.get("/status"))[1] for service in (self.upstream(None), self.admin)]
+            seen = [(await service.get("/status"))[1] for service in (self.manage, self.admin)]
             heads = [{each["id"]: (each["revision"], each["hash"]) for each in one["environments"]} for one in seen]
             return heads[0] == heads[1]
 

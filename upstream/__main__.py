@@ -2,9 +2,20 @@
 
 import sys
 
+INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+
 
 def main() -> None:
     """Run the command line."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        # Whoever presses Ctrl-C before anything has begun knows what happened.
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
     try:
         from upstream.cli import app  # noqa: PLC0415 - what it imports may not be installed
     except ModuleNotFoundError as error:

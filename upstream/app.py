@@ -15,12 +15,14 @@ from relay.serve.app import build_app, routes
 from relay.serve.guard import AsgiApp, Scope
 from relay.serve.health import Health, health_routes
 from relay.serve.services import Services
+from upstream.api import changes as change_routes
 from upstream.api import ingest as ingest_routes
 from upstream.api.app import create_api
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority
 from upstream.ingest import Ingest
 from upstream.settings import UpstreamSettings
+from upstream.status import StatusPage
 from upstream.storage.database import Database
 
 
@@ -37,9 +39,10 @@ def build_upstream(  # noqa: PLR0913 - the parts, one by one
     metrics: RelayMetrics,
 ) -> AsgiApp:
     """Return the app."""
-    ingest = Ingest(database, clock, settings.serve.limits.ingest_bytes)
+    ingest = Ingest(database, clock, settings.serve.limits)
     relays = APIRouter(prefix="/api/v2")
     relays.include_router(ingest_routes.router(services.access, ingest))
+    relays.include_router(change_routes.router(services.access))
     api = create_api(
         authority=authority,
         database=database,
@@ -50,7 +53,9 @@ def build_upstream(  # noqa: PLR0913 - the parts, one by one
         passwords=passwords,
         routers=(relays,),
     )
-    probes = health_routes(health, with_metrics=settings.metrics.enabled)
+    page = StatusPage(health, api.state.services.authenticator, database)
+    # The relay's own status names every environment, which is for its operator's eyes; so the first of the two counts.
+    probes = [page.route(), *health_routes(health, with_metrics=settings.metrics.enabled)]
     ours = [*routes(services), *probes]
     return build_app(services, more_routes=[*probes, Rest(api, ours)])
 

@@ -18,6 +18,8 @@ from upstream.domain.entities import Entity, Environment
 from upstream.domain.facts import Entropy, Facts, Notice
 from upstream.domain.permissions import Actor
 from upstream.storage.database import Database
+from upstream.storage.edge import Delivery, Taken, take
+from upstream.storage.events import FORGOTTEN_AT_ONCE, forget_batches, forget_events
 from upstream.storage.history import DAY_MS, compact, forget_idempotency
 from upstream.storage.transaction import Committed, carry_out, expire_credentials
 
@@ -83,12 +85,30 @@ class Authority:
             secret=decision.secret,
         )
 
+    async def take_from_edge(self, delivery: Delivery) -> Taken:
+        """Carry out what was done at a relay; once, however often it is handed over.
+
+        Raises:
+            Rejected: it does not count; nothing changed.
+            Unavailable: the database cannot take it now; nothing changed.
+        """
+        now_ms = self._clock.wall_ms()
+        work = partial(take, delivery=delivery, now_ms=now_ms, entropy=self._entropy)
+
+        def wake(taken: Taken) -> None:
+            for done in taken.done:
+                self._wake(done)
+
+        return await self._database.write(work, wake)
+
     async def keep_house(
         self,
         *,
         keep_ms: int = 7 * DAY_MS,
         keep_revisions: int = 10_000,
         keep_idempotency_ms: int = DAY_MS,
+        keep_batches_ms: int = 45 * DAY_MS,
+        keep_events_ms: int = 400 * DAY_MS,
     ) -> None:
         """Take expired keys out of the streams and let go of history beyond its retention; called now and then.
 
@@ -99,6 +119,10 @@ class Authority:
         await self._database.write(partial(expire_credentials, now_ms=now_ms), self._wake_all)
         await self._database.write(partial(compact, now_ms=now_ms, keep_ms=keep_ms, keep_revisions=keep_revisions))
         await self._database.write(partial(forget_idempotency, before_ms=now_ms - keep_idempotency_ms))
+        for forget, keep_ms_of in ((forget_batches, keep_batches_ms), (forget_events, keep_events_ms)):
+            # In many small transactions, between which others have their turn.
+            while await self._database.write(partial(forget, before_ms=now_ms - keep_ms_of)) == FORGOTTEN_AT_ONCE:
+                pass
 
     def _wake(self, done: Committed) -> None:
         self._wake_all(done.revisions)

@@ -185,6 +185,7 @@ def banner(demo: Demo, data_dir: Path) -> str:
     API token     {demo.token}
     server key    {demo.server_key}
     client key    {demo.client_key}
+    relay key     {demo.relay_key}
     all of it     {data_dir / FILE}
 
   Ask the relay for a flag:

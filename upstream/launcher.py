@@ -24,6 +24,7 @@ DEATH_WINDOW_S = 60.0
 # Whoever pressed Ctrl-C is given back the terminal within two seconds.
 STOP_FIRST_S = 1.1
 STOP_LAST_S = 0.7
+STOP_KILLED_S = 0.1
 BAD_SETTINGS_STATUS = 2
 MAX_LINE_BYTES = 1 << 20
 
@@ -38,7 +39,11 @@ class GaveUp(HalyardError):
 
 @dataclass(slots=True)
 class Service:
-    """One service: how it is started, and the address and path of the probe that says it is ready."""
+    """One service: how it is started, and the address and path of the probe that says it is ready.
+
+    `is_up` says that the running process has answered, and so takes signals in its own way; `ready` that the probe has
+    said yes since the first start.
+    """
 
     name: str
     arguments: Sequence[str]
@@ -46,6 +51,8 @@ class Service:
     environ: Mapping[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
     deaths: list[float] = field(default_factory=list)
+    is_up: bool = False
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     def command(self) -> list[str]:
         """Return the command line; `-P` keeps the directory that we are in out of Python's way."""
@@ -113,8 +120,7 @@ class Launcher:
         for service in services:
             self._services.append(service)
             self._keepers.append(self._watched(self._keep(service)))
-            while not await _is_ready(*service.probe):  # noqa: ASYNC110 - another process has no event of ours
-                await asyncio.sleep(READY_POLL_S)
+            await service.ready.wait()
             on_ready(service)
 
     async def _keep(self, service: Service) -> None:
@@ -137,6 +143,7 @@ class Launcher:
             raise GaveUp(f"{service.name} ended {MAX_DEATHS} times within a minute (last: {_how(status)})", 1)
 
     async def _run_once(self, service: Service) -> int:
+        service.is_up = False
         service.process = await asyncio.create_subprocess_exec(
             *service.command(),
             stdin=asyncio.subprocess.DEVNULL,
@@ -147,23 +154,42 @@ class Launcher:
             # Ctrl-C in the terminal goes to the launcher alone, which then asks the services in order.
             start_new_session=True,
         )
-        assert service.process.stdout is not None  # noqa: S101 - it was asked for
-        async for line in service.process.stdout:
-            self._show(service.name, line.decode(errors="replace").rstrip("\n"))
-        return await service.process.wait()
+        if self._stop.is_set():
+            # The stop came while there was no process yet that could have been told.
+            self._end(service)
+        watching = self._watched(_watch(service))
+        try:
+            assert service.process.stdout is not None  # noqa: S101 - it was asked for
+            async for line in service.process.stdout:
+                self._show(service.name, line.decode(errors="replace").rstrip("\n"))
+            return await service.process.wait()
+        finally:
+            watching.cancel()
 
     async def _stop_all(self) -> None:
         """Stop the services in reverse order, so that the last one's parting words still find the first one."""
-        for service, limit_s in zip(reversed(self._services), (STOP_FIRST_S, STOP_LAST_S), strict=False):
-            _signal(service, signal.SIGINT)
-            try:
-                async with asyncio.timeout(limit_s):
-                    if service.process is not None:
-                        await service.process.wait()
-            except TimeoutError:
+        kept = list(zip(self._services, self._keepers, strict=True))
+        for (service, keeper), limit_s in zip(reversed(kept), (STOP_FIRST_S, STOP_LAST_S), strict=False):
+            self._end(service)
+            if not (await asyncio.wait({keeper}, timeout=limit_s))[0]:
                 self._show("", f"{service.name} took too long and is killed; nothing acknowledged is lost")
                 _signal(service, signal.SIGKILL)
+        for keeper in self._keepers:
+            # Whoever is killed may leave something behind that holds its output open, which must not hold us.
+            await asyncio.wait({keeper}, timeout=STOP_KILLED_S)
+            keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def _end(self, service: Service) -> None:
+        """Ask a service to end without waiting for its clients; kill it when asking is over."""
+        if self._signals > 1:
+            _signal(service, signal.SIGKILL)
+            return
+        if not service.is_up:
+            # While it starts, SIGINT would be an exception with a traceback, and SIGTERM is its end. Should it take
+            # signals already, this begins an orderly end that the second one hurries.
+            _signal(service, signal.SIGTERM)
+        _signal(service, signal.SIGINT)
 
 
 def _signal(service: Service, number: signal.Signals) -> None:
@@ -176,15 +202,24 @@ def _how(status: int) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
 
 
-async def _is_ready(host: str, port: int, path: str) -> bool:
-    """Ask a probe in the plainest way."""
+async def _watch(service: Service) -> None:
+    """Note that the service is up when it gives any answer, and ready when it gives the right one."""
+    while (answer := await _probed(*service.probe)) is None or b" 200 " not in answer:
+        service.is_up = service.is_up or bool(answer)
+        await asyncio.sleep(READY_POLL_S)
+    service.is_up = True
+    service.ready.set()
+
+
+async def _probed(host: str, port: int, path: str) -> bytes | None:
+    """Ask a probe in the plainest way; return the status line."""
     try:
         async with asyncio.timeout(PROBE_S):
             reader, writer = await asyncio.open_connection(host, port)
             try:
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-                return b" 200 " in await reader.readline()
+                return await reader.readline()
             finally:
                 writer.close()
     except (OSError, TimeoutError):
-        return False
+        return None

@@ -62,7 +62,13 @@ class Upstream:
         self._supervisor = Supervisor(clock, self._metrics.task_failures.add)
         notifier = Notifier()
         self._authority = Authority(database, clock, SystemEntropy(), notifier)
-        self._store = Store(clock, window_changes=settings.window.revisions, window_bytes=settings.window.bytes)
+        window = settings.window
+        self._store = Store(
+            clock,
+            window_changes=window.revisions,
+            window_bytes=window.bytes,
+            max_environments=window.environments,
+        )
         self._feed = Feed(database, self._store, notifier, clock)
         self._counters = Counters(StoredCounts(database), Events(), clock)
         self._services = serve_with(
@@ -141,6 +147,8 @@ class Upstream:
                     keep_ms=round(retention.stream_days * DAY_MS),
                     keep_revisions=retention.stream_revisions,
                     keep_idempotency_ms=retention.idempotency_s * 1_000,
+                    keep_batches_ms=round(retention.batches_days * DAY_MS),
+                    keep_events_ms=round(retention.events_days * DAY_MS),
                 )
             except Unavailable as error:
                 logger.warning("housekeeping has to wait for the database", extra={"reason": str(error)})

@@ -75,12 +75,22 @@ class Retention(Group):
     )
     stream_days: float = Field(default=7, gt=0, description="Age up to which a follower can resume.")
     idempotency_s: int = Field(default=86_400, ge=60, description="Time for which a repeated write is recognised.")
+    batches_days: float = Field(
+        default=45, ge=1, description="Time for which a batch of events that a relay sends again is recognised."
+    )
+    events_days: float = Field(default=400, ge=1, description="Age up to which tracked events are kept.")
 
 
 class Metrics(Group):
     """`[upstream.metrics]`: what the upstream shows of itself."""
 
     enabled: bool = Field(default=True, description="Answer `/metrics` on the service's port.")
+
+
+class UpstreamWindow(Window):
+    """`[upstream.window]`: what is held in memory for evaluation and streams."""
+
+    environments: int = Field(default=10_000, ge=1, description="Most environments held and served.")
 
 
 class UpstreamSettings(Group):
@@ -91,7 +101,7 @@ class UpstreamSettings(Group):
     database: Database = Database()
     auth: Auth = Auth()
     retention: Retention = Retention()
-    window: Window = Window()
+    window: UpstreamWindow = UpstreamWindow()
     metrics: Metrics = Metrics()
     drain: Drain = Drain()
     log: Log = Log()

@@ -6,7 +6,7 @@ key, directories) is given to them as flags.
 
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -105,14 +105,20 @@ def check_ports(planned: Plan) -> None:
     """
     problems: list[str] = []
     upstream, relay, admin = planned.upstream.serve, planned.relay.serve, planned.relay.admin
-    for name, place in (("upstream.serve.port", upstream), ("relay.serve.port", relay), ("relay.admin.port", admin)):
-        if place.port == 0:
-            problems.append(f"{name}: `halyard up` needs a port that it can print; 0 is not one")
-            continue
-        try:
-            listen(place.host, place.port, 1, name).close()
-        except BadSettings as error:
-            problems += error.problems
+    with ExitStack() as held:
+        for name, place in (
+            ("upstream.serve.port", upstream),
+            ("relay.serve.port", relay),
+            ("relay.admin.port", admin),
+        ):
+            if place.port == 0:
+                problems.append(f"{name}: `halyard up` needs a port that it can print; 0 is not one")
+                continue
+            try:
+                # Held until all have been tried: two of them may be the same.
+                held.enter_context(listen(place.host, place.port, 1, name))
+            except BadSettings as error:
+                problems += error.problems
     if problems:
         raise BadSettings(problems)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import orjson
 
-from relay.events.disk import Disk, sync_directory
+from relay.durable_file import sync_directory
+from relay.events.disk import Disk
 from relay.events.record import Good, encode, scan
 
 SLOT_BYTES = 8_192

@@ -4,6 +4,7 @@
     └── SpoolError
         ├── SpoolFull     no room now, by the limit or on the disk; goes away by itself
         ├── SpoolFailed   the disk did not keep what it was given; nothing more is taken until a restart
+    ├── SpoolClosed   the process is about to end
         └── SpoolLocked   another process works on the directory
 
 `Disk` holds the two calls that can lose data, so that tests can make them fail as real disks do.
@@ -33,6 +34,10 @@ class SpoolFailed(SpoolError):
     """The disk failed; what it holds beyond the last confirmed byte is unknown."""
 
 
+class SpoolClosed(SpoolError):
+    """The spool has been closed."""
+
+
 class SpoolLocked(SpoolError):
     """Another process works on this directory."""
 
@@ -50,15 +55,6 @@ def write_all(disk: Disk, descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[disk.write(descriptor, view) :]
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in the directory durable: without it a power loss can take a new file away, data and all."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def lock_directory(path: Path) -> int:

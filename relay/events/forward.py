@@ -1,9 +1,10 @@
 """Sends what waits in the spool to the authority, batch by batch, until it is confirmed.
 
-Nothing leaves the spool but by a confirmation, or into the quarantine when the authority refuses a single record. A
-batch that is refused as a whole is halved until the bad record stands alone; everything else is tried again: at the
-time that the authority names, slowly when the key or the address is wrong (with an alarm), and with growing random
-waits when nobody answers. What an outage has piled up is sent at a capped rate.
+Nothing leaves the spool but by a confirmation, or into the quarantine when the authority refuses a single record in so
+many words: with a problem document, which no proxy writes. A batch that is refused as a whole is halved until the bad
+record stands alone; everything else is tried again: at the time that the authority names, slowly when the key or the
+address is wrong (with an alarm), and with growing random waits when nobody answers. What an outage has piled up is
+sent at a capped rate.
 """
 
 import asyncio
@@ -26,9 +27,12 @@ from relay.settings import Events, UpstreamLink
 logger = logging.getLogger(__name__)
 
 INGEST_PATH = "/api/v2/ingest"
+PROBLEM = "application/problem+json"
 MAX_ANSWER_BYTES = 64 * 1_024
 MAX_RETRY_AFTER_S = 3_600.0
 CONFIRMED = frozenset({"accepted", "duplicate"})
+OF_THE_REQUEST = frozenset({"invalid_header", "incomplete_body"})
+"""Codes of a 400 that is about the request around the records; setting records aside would not make it right."""
 
 
 class Action(StrEnum):
@@ -36,6 +40,7 @@ class Action(StrEnum):
 
     CONFIRMED = "confirmed"
     REFUSED = "refused"
+    TOO_LONG = "too_long"
     BUSY = "busy"
     DENIED = "denied"
     FAILED = "failed"
@@ -56,9 +61,8 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
     if status == 200:  # noqa: PLR2004 - HTTP statuses are their own names
         # A proxy or a captive portal also answers 200; only the authority says what became of the batch.
         return Verdict(Action.CONFIRMED if _is_confirmation(body) else Action.FAILED, reason)
-    # A web page is no answer of the authority: a proxy's "400 Bad Request" must not send good events to the quarantine.
-    if status == 413 or (status in {400, 422} and "html" not in headers.get("Content-Type", "")):  # noqa: PLR2004
-        return Verdict(Action.REFUSED, reason)
+    if status in {400, 413, 422}:
+        return Verdict(_refusal(status, _problem_code(headers, body)), reason)
     if status in {429, 503}:
         return Verdict(Action.BUSY, reason, _retry_after_s(headers.get("Retry-After", "")))
     if status >= 500 or status in {408, 425}:  # noqa: PLR2004 - HTTP statuses are their own names
@@ -72,6 +76,29 @@ def _is_confirmation(body: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return isinstance(answer, dict) and answer.get("status") in CONFIRMED
+
+
+def _refusal(status: int, code: str | None) -> Action:
+    """Decide what a status that speaks of the batch means, given the code by which the authority shows itself."""
+    if code in OF_THE_REQUEST:
+        return Action.FAILED
+    if code is not None:
+        return Action.REFUSED
+    # A proxy's "400 Bad Request" must not send good events to the quarantine. Its 413 is true, and halves may pass it.
+    return Action.TOO_LONG if status == 413 else Action.DENIED  # noqa: PLR2004 - HTTP statuses are their own names
+
+
+def _problem_code(headers: Mapping[str, str], body: bytes) -> str | None:
+    """Return the code of a problem document, which only the authority writes; None: somebody else has answered."""
+    media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type != PROBLEM:
+        return None
+    try:
+        problem = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    code = problem.get("code") if isinstance(problem, dict) else None
+    return code if isinstance(code, str) and code else None
 
 
 def _retry_after_s(value: str) -> float | None:
@@ -181,20 +208,22 @@ class Forwarder:
         if verdict.action is Action.CONFIRMED:
             await self._spool.acknowledge(batch)
             self._metrics.events_forwarded.add(n=records)
-        elif verdict.action is Action.REFUSED and records > 1:
+        elif verdict.action in {Action.REFUSED, Action.TOO_LONG} and records > 1:
             await self._spool.split(batch)
         elif verdict.action is Action.REFUSED:
             logger.error("the authority refuses a record; it is in the quarantine", extra={"reason": verdict.reason})
             await self._spool.reject(batch, verdict.reason)
 
     def _pause_s(self, verdict: Verdict, records: int, took_s: float) -> float:
-        if verdict.action in {Action.CONFIRMED, Action.REFUSED}:
+        # What was too long has been halved; a single record cannot be, and waits for an operator like what is denied.
+        is_denied = verdict.action is Action.DENIED or (verdict.action is Action.TOO_LONG and records == 1)
+        if verdict.action in {Action.CONFIRMED, Action.REFUSED, Action.TOO_LONG} and not is_denied:
             if self._failures:
                 logger.info("forwarding goes on", extra={"failures": self._failures})
             self._failures = 0
             return max(0.0, records / self._settings.forward_per_s - took_s)
         self._failures += 1
-        if verdict.action is Action.DENIED:
+        if is_denied:
             # Trying more often would not make the key or the address right, and only an operator can.
             logger.critical("the authority denies forwarding; events are kept", extra={"reason": verdict.reason})
             return self._link.backoff_max_s

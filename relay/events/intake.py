@@ -7,17 +7,20 @@ bounded window are told apart here; the authority recognises all others by their
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 from relay.clock import Clock
 from relay.errors import Problem
-from relay.events.disk import SpoolError, SpoolFull
+from relay.events.disk import SpoolClosed, SpoolError, SpoolFull
 from relay.events.spool import Spool
 from relay.metrics import RelayMetrics
 from relay.protocol.events import Event, encode_event
 from relay.settings import Events
+
+logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5
 MAX_RECENT_IDS = 10_000
@@ -90,13 +93,22 @@ class SpoolIntake:
                     return
                 await written
             except SpoolFull as error:
-                if self._settings.shed == "none" or not await self._spool.shed_oldest():
+                if self._settings.shed == "none" or not await self._made_room():
                     self._refuse("full", len(records), error)
+            except SpoolClosed as error:
+                self._refuse("closed", len(records), error)
             except SpoolError as error:
                 self._refuse("failed", len(records), error)
             else:
                 return
         self._refuse("full", len(records), None)
+
+    async def _made_room(self) -> bool:
+        try:
+            return await self._spool.shed_oldest()
+        except OSError:
+            logger.exception("the oldest events could not be given up; new ones are refused")
+            return False
 
     def _remember(self, environment_id: str, event_id: str) -> None:
         self._recent[environment_id, event_id] = None

@@ -127,13 +127,17 @@ class Reader:
         while segment := self._segments.first_from(self._file.cursor.segment):
             cursor = self._file.cursor
             start = cursor.offset if segment.number == cursor.segment else 0
-            if start >= segment.size:
-                if not segment.is_sealed:
+            # In this order: a sealed segment grows no more, but one that is not may grow and be sealed after its size
+            # was read, and would then be deleted with records that nobody has seen.
+            is_sealed = segment.is_sealed
+            size = segment.size
+            if start >= size:
+                if not is_sealed:
                     break
                 self._file.save(Cursor(segment.number + 1, 0))
                 self._segments.discard_before(segment.number + 1)
                 continue
-            good, end = self._read(segment, start, segment.size, max_bytes, max_records)
+            good, end = self._read(segment, start, size, max_bytes, max_records)
             if not good:
                 self._file.save(Cursor(segment.number, end))
                 continue

@@ -2,8 +2,8 @@
 
 Segments are numbered and only ever appended to; a start never appends to a file of an earlier one, so an unclean end
 stays where it is. Recovery reads every waiting byte once: whole records are kept, damaged bytes are copied into the
-quarantine, a record cut off at the end of a file (never acknowledged) is cut away. Shared by the writer thread and
-the reader under one lock.
+quarantine, a record cut off at the end of a file (never acknowledged) is cut away. A file that cannot be read is set
+aside: no file is deleted unread. Shared by the writer thread and the reader under one lock.
 """
 
 import logging
@@ -11,8 +11,8 @@ import os
 import threading
 from pathlib import Path
 
+from relay.durable_file import sync_directory
 from relay.events.cursor import Cursor
-from relay.events.disk import sync_directory
 from relay.events.quarantine import Quarantine
 from relay.events.record import Good, Torn, scan
 from relay.events.segment_file import Segment
@@ -31,7 +31,11 @@ class Segments:
         self.size = 0
 
     def recover(self, cursor: Cursor, quarantine: Quarantine) -> int:
-        """Read what an earlier process left; return how many damaged places were found for the first time."""
+        """Read what an earlier process left; return how many damaged places were found for the first time.
+
+        Raises:
+            OSError: a segment can neither be read nor be set aside.
+        """
         newly_damaged = 0
         # Never a number that the cursor may have passed: what is written under it would be taken for consumed.
         self._next_number = cursor.segment + 1
@@ -45,8 +49,10 @@ class Segments:
             try:
                 newly_damaged += _recover(segment, offset, quarantine)
             except OSError:
-                # Left alone for a person to look at: a disk that cannot read must not keep the relay from starting.
-                logger.exception("spool segment cannot be read", extra={"path": str(path)})
+                # For a person to look at: a disk that cannot read must not keep the relay from starting. Were it left
+                # where it is, a later start would take it for consumed and delete it unread.
+                logger.exception("spool segment cannot be read; it is in the quarantine", extra={"path": str(path)})
+                quarantine.unreadable(segment)
                 newly_damaged += 1
                 continue
             self._segments[segment.number] = segment

@@ -75,6 +75,7 @@ class Spool:
         metrics.events_quarantined.add("damaged", n=damaged + self._cursor.is_damaged)
         self._quarantine_bytes = self._quarantine.size()
         self._reader = Reader(self._segments, self._cursor, self._quarantine, clock, metrics)
+        self._oldest_ms = self._reader.oldest_ms()
         self._writer = Writer(
             self._segments,
             disk,
@@ -105,6 +106,7 @@ class Spool:
         Raises:
             SpoolFull: there is no room for them.
             SpoolFailed: the disk failed; nothing is taken until a restart.
+            SpoolClosed: it has been closed.
         """
         writer = self._writer
         if writer.failure is not None:
@@ -154,12 +156,21 @@ class Spool:
             self._metrics.events_shed.add("full", n=lost)
         return lost is not None
 
+    async def measure(self) -> SpoolStats:
+        """Return how the spool is, after looking at what only the disk can tell: the oldest record, the quarantine.
+
+        Raises:
+            OSError: the disk could not be read.
+        """
+        self._oldest_ms = await asyncio.to_thread(self._reader.oldest_ms)
+        self._quarantine_bytes = await asyncio.to_thread(self._quarantine.size)
+        return self.stats()
+
     def stats(self) -> SpoolStats:
-        """Return how the spool is. Reads a few bytes from disk."""
+        """Return how the spool is, as far as memory tells; never waits for the disk."""
         writer = self._writer
         segments, records = self._segments.totals()
-        self._quarantine_bytes = self._quarantine.size()
-        oldest_ms = self._reader.oldest_ms() if records else None
+        oldest_ms = self._oldest_ms if records else None
         return SpoolStats(
             records=records,
             bytes=self._segments.size + self._quarantine_bytes,

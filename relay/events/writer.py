@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.clock import Clock
-from relay.events.disk import NO_SPACE, Disk, SpoolError, SpoolFailed, SpoolFull, write_all
+from relay.events.disk import NO_SPACE, Disk, SpoolClosed, SpoolError, SpoolFailed, SpoolFull, write_all
 from relay.events.segment_file import Segment
 from relay.events.segments import Segments
 
@@ -66,11 +66,14 @@ class Writer:
         self._thread.start()
 
     def put(self, pending: Pending) -> None:
-        """Hand over the records of one call. Its size counts as waiting until it is written or refused."""
+        """Hand over the records of one call. Its size counts as waiting until it is written or refused.
+
+        Raises:
+            SpoolClosed: `close` has been called.
+        """
         with self._wake:
             if self._is_closing:
-                message = "the spool is closed"
-                raise RuntimeError(message)
+                raise SpoolClosed("the spool is closed; this process is about to end")
             self._waiting.append(pending)
             self.waiting_bytes += len(pending.data)
             self._wake.notify()

@@ -72,10 +72,15 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """Everything up to these marks (environment id -> mark) has been sent; also the heartbeat."""
+    """Everything up to these marks (environment id -> mark) has been sent; also the heartbeat.
+
+    A sender that itself follows somebody says how old its own news is: `at` is when the authority last confirmed the
+    marks to it, `age_s` how many seconds that is ago (no clocks need agree for that). Both are None if it never did.
+    """
 
     marks: Mapping[str, Mark]
-    at: str
+    at: str | None
+    age_s: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from relay.protocol.changes import (
 from relay.protocol.encode import SCHEMA
 from relay.protocol.fields import EPOCH, HASH, ID, BadMessage, Fields, load
 from relay.protocol.hashing import EMPTY_HASH, content_hash, credentials_hash, object_hash, shift_hash
+from relay.protocol.moments import moment_ms
 from relay.protocol.state import State
 
 __all__ = ["BadMessage", "decode_steps", "parse_message"]
@@ -177,7 +178,7 @@ def _changes(fields: Fields) -> ChangeSet:
         from_revision=fields.integer("from"),
         revision=fields.integer("to"),
         content_hash=fields.text("hash", HASH),
-        committed_at=fields.text("committed_at"),
+        committed_at=_moment(fields, "committed_at"),
         upsert_flags=upsert.objects("flags"),
         upsert_segments=upsert.objects("segments"),
         remove_flags=remove.texts("flags"),
@@ -198,7 +199,28 @@ def _bookmark(fields: Fields) -> Bookmark:
     ids = fields.members("environments")
     if len(ids) > MAX_ENVIRONMENTS:
         raise fields.bad("environments", f"more than {MAX_ENVIRONMENTS}")
-    return Bookmark({_id(fields, each): _mark(environments.fields(each)) for each in ids}, fields.text("at"))
+    marks = {_id(fields, each): _mark(environments.fields(each)) for each in ids}
+    at = None if fields.is_null("at") else _moment(fields, "at")
+    return Bookmark(marks, at, _age_s(fields))
+
+
+def _age_s(fields: Fields) -> float | None:
+    # A sender that does not tell confirms what it sends by itself.
+    if "age_s" not in fields:
+        return 0.0
+    return None if fields.is_null("age_s") else fields.number("age_s")
+
+
+def _moment(fields: Fields, name: str) -> str:
+    """Return a date-time as it stands there: `T` and `Z` in upper case, as everybody who reads it later expects."""
+    text = fields.text(name)
+    try:
+        moment_ms(text)
+    except ValueError as error:
+        raise fields.bad(name, str(error)) from None
+    if not text.isupper():
+        raise fields.bad(name, "must have T and Z in upper case")
+    return text
 
 
 def _id(fields: Fields, text: str) -> str:

@@ -76,7 +76,7 @@ def encode_changes(change: ChangeSet, audience: Audience) -> bytes:
 def encode_bookmark(bookmark: Bookmark, audience: Audience) -> bytes:
     """Return the data of a `bookmark` message."""
     marks = {environment_id: _mark(mark, audience) for environment_id, mark in bookmark.marks.items()}
-    return orjson.dumps({"environments": marks, "at": bookmark.at})
+    return orjson.dumps({"environments": marks, "at": bookmark.at, "age_s": bookmark.age_s})
 
 
 def encode_environments(environments: Environments) -> bytes:

@@ -11,10 +11,11 @@ import math
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
+
+from relay.protocol.moments import moment_ms, moment_text
 
 MAX_EVENTS = 1_000
 MAX_ID = 128
@@ -31,9 +32,6 @@ MINUTE_MS = 60_000
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _Reader = Callable[[Any], Any]
 
 
@@ -193,15 +191,7 @@ def _number(value: Any) -> float:
 
 
 def _date_time(value: Any) -> int:
-    if not isinstance(value, str) or not _DATE_TIME.fullmatch(value):
-        raise ValueError("must be a date-time with an offset, such as 2026-11-21T06:30:00Z")
-    try:
-        wall_ms = (datetime.fromisoformat(value.upper()) - _EPOCH) // _MILLISECOND
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"is no moment in time: {error}") from error
-    if wall_ms < 0:
-        raise ValueError("must not be before 1970")
-    return wall_ms
+    return moment_ms(value if isinstance(value, str) else "")
 
 
 def _properties(value: Any) -> dict[str, Any]:
@@ -259,7 +249,7 @@ def encode_event(environment_id: str, event: Event, received_ms: int) -> bytes:
         "id": event.id,
         "type": event.type,
         "unit": event.unit,
-        "at": _rfc3339(received_ms if event.at_ms is None else event.at_ms),
+        "at": moment_text(received_ms if event.at_ms is None else event.at_ms),
     }
     optional = {"name": event.name, "flag": event.flag, "value": event.value, "properties": event.properties}
     return orjson.dumps(members | {name: value for name, value in optional.items() if value is not None})
@@ -273,7 +263,7 @@ def encode_counters(row: CounterRow) -> bytes:
         "flag": row.flag_id,
         "reason": row.reason,
         "source": row.source,
-        "minute": _rfc3339(row.minute_ms),
+        "minute": moment_text(row.minute_ms),
         "count": row.count,
     }
     optional = {"variation": row.variation, "error_code": row.error_code}
@@ -317,8 +307,3 @@ def _counter_row(record: Mapping[str, Any]) -> CounterRow:
         count=read["count"],
         error_code=read.get("error_code"),
     )
-
-
-def _rfc3339(wall_ms: int) -> str:
-    # `relay.clock` renders times the same way, but lies above this package.
-    return (_EPOCH + wall_ms * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")

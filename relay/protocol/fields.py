@@ -82,6 +82,17 @@ class Fields:
             raise self.bad(name, "must be a whole number, 0 or more")
         return value
 
+    def number(self, name: str) -> float:
+        """Return a finite number, 0 or more."""
+        value = self._members.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _MAX_INTEGER:
+            raise self.bad(name, "must be a number, 0 or more")
+        return float(value)
+
+    def is_null(self, name: str) -> bool:
+        """Tell whether a member is there and null."""
+        return name in self._members and self._members[name] is None
+
     def fields(self, name: str) -> "Fields":
         """Return a nested object."""
         return Fields(self._members.get(name), f"{self._path}{name}.", self.environment_id)

@@ -8,7 +8,7 @@ Why a key was refused is logged and counted, at a bounded rate, with its hint an
 import hmac
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cachetools import TTLCache
@@ -35,12 +35,41 @@ _CHOICES_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a request asks of its key beside being valid. A stream asks it again whenever its key has changed."""
+
+    kinds: frozenset[Kind] = ANY_KIND
+    needs: str = READ
+    origin: str | None = None
+
+    def breach(self, credential: Credential) -> str | None:
+        """Return which of the terms a key does not meet: `kind`, `scope` or `origin`; None if it meets all."""
+        if credential.kind not in self.kinds:
+            return "kind"
+        if self.needs not in credential.scopes and not (self.needs == READ and "flags:write" in credential.scopes):
+            return "scope"
+        # Only a public key is bound to its pages; what other keys are answered is merely not shared with a page.
+        if (
+            credential.kind == Kind.CLIENT
+            and self.origin is not None
+            and not _is_listed(self.origin, credential.origins)
+        ):
+            return "origin"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
-    """A valid credential and the environments that it opens here and now. Never empty."""
+    """A valid credential and the environments that it opens here and now; at least one."""
 
     fingerprint: str
     credential: Credential
     configurations: tuple[Configuration, ...]
+    terms: Terms = Terms()
+
+    def kept(self, terms: Terms) -> "Grant":
+        """Return what a stream keeps: without configurations, which would stay in memory for as long as it lives."""
+        return replace(self, configurations=(), terms=terms)
 
     @property
     def client_side_only(self) -> bool:
@@ -75,20 +104,29 @@ class Access:
             Problem: 401, 403, or 503 while there is no configuration to check a key against.
         """
         raw = self._raw_key(scope, key_in_query=key_in_query)
-        grant = self.lookup(fingerprint(raw))
-        if grant is None:
-            if not self._store.configurations:
-                raise unavailable("no_configuration", "This service has no configuration yet; try again.", 1)
-            raise self._refused(scope, raw, "unknown", 401, "The key is not known, or was revoked or has expired.")
-        if grant.credential.kind not in kinds:
-            wanted = " or ".join(sorted(kinds))
-            raise self._refused(
-                scope, raw, "kind", 403, f"This route takes a {wanted} key, not a {grant.credential.kind} key."
-            )
-        if needs not in grant.credential.scopes and not (needs == READ and "flags:write" in grant.credential.scopes):
-            raise self._refused(scope, raw, "scope", 403, f"The key lacks the scope {needs}.")
-        self.check_origin(scope, grant)
-        return grant
+        return self._granted(scope, raw, fingerprint(raw), Terms(kinds, needs, _origin_of(scope)))
+
+    def renew(self, scope: Scope, grant: Grant) -> Grant:
+        """Return what the key of a request opens by now, on the same terms.
+
+        Whoever waited for anything since the grant was made must ask this before using it: configurations and keys may
+        have changed, and what is told of a configuration that is not the newest is not told of the next one either.
+
+        Raises:
+            Problem: as `authenticate`.
+        """
+        return self._granted(scope, presented_key(scope), grant.fingerprint, grant.terms)
+
+    def choose(
+        self, scope: Scope, grant: Grant, environment: str | None, project: str | None
+    ) -> tuple[Grant, Configuration]:
+        """Return the renewed grant, and from it the one environment that a request is about; see `renew`, `select`.
+
+        Raises:
+            Problem: as `renew` and `select`.
+        """
+        renewed = self.renew(scope, grant)
+        return renewed, select(renewed, environment, project)
 
     def lookup(self, key_fingerprint: str) -> Grant | None:
         """Return what a key opens, None if it is unknown, revoked or expired. Streams ask this again as time passes."""
@@ -118,14 +156,36 @@ class Access:
             self._origins = (version, frozenset(listed))
         return _is_listed(origin, self._origins[1])
 
+    def check(self, scope: Scope, grant: Grant, terms: Terms, raw: str | None = None) -> Grant:
+        """Return the grant on these terms, and decide for `relay.serve.cors` which origin may read the answer.
+
+        Raises:
+            Problem: 403, the key does not meet the terms.
+        """
+        credential, breach = grant.credential, terms.breach(grant.credential)
+        if breach is not None:
+            wanted = " or ".join(sorted(terms.kinds))
+            detail = {
+                "kind": f"This route takes a {wanted} key, not a {credential.kind} key.",
+                "scope": f"The key lacks the scope {terms.needs}.",
+                "origin": "The key does not list this origin.",
+            }[breach]
+            raise self._refused(scope, raw, breach, 403, detail)
+        if terms.origin is not None:
+            scope["state"]["shared_with"] = terms.origin if _is_listed(terms.origin, credential.origins) else None
+        return replace(grant, terms=terms)
+
+    def _granted(self, scope: Scope, raw: str | None, key_fingerprint: str, terms: Terms) -> Grant:
+        grant = self.lookup(key_fingerprint)
+        if grant is None:
+            if not self._store.configurations:
+                raise unavailable("no_configuration", "This service has no configuration yet; try again.", 1)
+            raise self._refused(scope, raw, "unknown", 401, "The key is not known, or was revoked or has expired.")
+        return self.check(scope, grant, terms, raw)
+
     def _raw_key(self, scope: Scope, *, key_in_query: bool) -> str:
-        authorization = header(scope, b"authorization")
-        api_key = header(scope, b"x-api-key")
-        if authorization is not None and authorization[:7].lower() == b"bearer ":
-            raw = authorization[7:].strip().decode("latin-1")
-        elif api_key is not None:
-            raw = api_key.strip().decode("latin-1")
-        else:
+        raw = presented_key(scope)
+        if raw is None:
             in_query = parameter(scope, "key")
             if in_query is None or not key_in_query:
                 raise self._refused(
@@ -145,23 +205,6 @@ class Access:
                 "This is no key of Halyard, or it was mistyped or cut short.",
             )
         return raw
-
-    def check_origin(self, scope: Scope, grant: Grant) -> None:
-        """Decide for `relay.serve.cors` which origin may read the answer.
-
-        Raises:
-            Problem: 403, a page that the client key does not list is asking.
-        """
-        given = header(scope, b"origin")
-        if given is None:
-            return
-        origin = given.decode("latin-1")
-        if _is_listed(origin, grant.credential.origins):
-            scope["state"]["shared_with"] = origin
-        elif grant.client_side_only:
-            raise self._refused(scope, None, "origin", 403, "The key does not list this origin.")
-        else:
-            scope["state"]["shared_with"] = None
 
     def _refused(self, scope: Scope, raw: str | None, reason: str, status: int, detail: str) -> Problem:
         self._metrics.refused_keys.add(reason)
@@ -187,6 +230,25 @@ class Access:
             return False
         self._logged[reason, shown] = None
         return True
+
+
+def terms_of(scope: Scope) -> Terms:
+    """Return the terms of a request for reading that any kind of key may make."""
+    return Terms(origin=_origin_of(scope))
+
+
+def _origin_of(scope: Scope) -> str | None:
+    given = header(scope, b"origin")
+    return None if given is None else given.decode("latin-1")
+
+
+def presented_key(scope: Scope) -> str | None:
+    """Return the raw key that a request carries in its headers, unchecked."""
+    authorization = header(scope, b"authorization")
+    if authorization is not None and authorization[:7].lower() == b"bearer ":
+        return authorization[7:].strip().decode("latin-1")
+    api_key = header(scope, b"x-api-key")
+    return None if api_key is None else api_key.strip().decode("latin-1")
 
 
 def _is_listed(origin: str, listed: frozenset[str] | Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from typing import Final
@@ -18,7 +19,7 @@ from relay.clock import Clock, parse_rfc3339_ms
 from relay.engine.evaluate import next_change_at
 from relay.errors import Problem
 from relay.metrics import RelayMetrics
-from relay.serve.access import Access
+from relay.serve.access import Access, Grant
 from relay.serve.guard import Receive, Scope, Send
 from relay.serve.outlet import Outlet, connection_of, until_disconnected
 from relay.serve.registry import SLICE, Registry, slices
@@ -96,7 +97,7 @@ class Broadcast:
     def flush_later(self, stream: Stream, delay_s: float) -> None:
         """Let a stream send what it owes after a while, in place of at once."""
         if delay_s < TICK_S:
-            stream.flush()
+            self._guarded(stream, stream.flush)
         else:
             heappush(self._flushes, (self._clock.monotonic() + delay_s, next(self._order), stream))
 
@@ -118,6 +119,7 @@ class Broadcast:
         return len(self._blocked_since)
 
     def _begin(self, stream: Stream) -> None:
+        stream.grant = stream.grant.kept(stream.grant.terms)
         self._registry.add(stream)
         due_s = min(self._clock.monotonic() + self._settings.heartbeat_s, stream.ends_at_s)
         heappush(self._timers, (due_s, next(self._order), stream))
@@ -141,28 +143,47 @@ class Broadcast:
         newest = swap.after or swap.before
         if newest is None:
             return
-        committed_ms = parse_rfc3339_ms(swap.changes.committed_at) if swap.changes is not None else None
-        self._stale[newest.ref.id] = committed_ms
-        self._change_due_ms.pop(newest.ref.id, None)
-        if _credentials_differ(swap):
-            self._regrant_now = True
-        self.arrivals.note(newest.ref.id, committed_ms)
+        # First what wakes the streams up: nothing that fails below may cost them a change.
+        environment_id = newest.ref.id
+        self._stale[environment_id] = None
+        self._regrant_now = self._regrant_now or _credentials_differ(swap)
         self._news.set()
+        self._change_due_ms.pop(environment_id, None)
+        committed_ms = self._stale[environment_id] = _committed_ms(swap)
+        self.arrivals.note(environment_id, committed_ms)
 
     async def run_publisher(self) -> None:
         """Tell the streams of every change, for ever."""
         while True:
             await self._news.wait()
             self._news.clear()
-            if self._regrant_now:
-                self._regrant_now = False
+            try:
+                await self._tell_news()
+            except BaseException:
+                # Whoever starts this again, the supervisor after a failure, finds what was not done.
+                self._news.set()
+                raise
+
+    async def _tell_news(self) -> None:
+        if self._regrant_now:
+            self._regrant_now = False
+            try:
                 await self._regrant()
-            if self._expire_now:
-                self._expire_now = False
-                await self._expire()
-            while self._stale:
-                environment_id, committed_ms = self._stale.popitem()
+            except BaseException:
+                self._regrant_now = True
+                raise
+        if self._expire_now:
+            self._expire_now = False
+            await self._expire()
+        while self._stale:
+            # The oldest first, and one that failed after the others: it must not keep them from being told.
+            environment_id = next(iter(self._stale))
+            committed_ms = self._stale.pop(environment_id)
+            try:
                 await self._publish(environment_id, committed_ms)
+            except BaseException:
+                self._stale.setdefault(environment_id, committed_ms)
+                raise
 
     async def _publish(self, environment_id: str, committed_ms: int | None) -> None:
         configuration = self._store.get(environment_id)
@@ -172,17 +193,20 @@ class Broadcast:
         update = Update(configuration, self._clock.wall_ms())
         postponed: list[Stream] = []
         written = 0
-        for slice_ in slices(streams):
-            for stream in slice_:
-                written += self._tell(stream, update, postponed)
-            await asyncio.sleep(0)
-        self._spread(postponed)
+        try:
+            for slice_ in slices(streams):
+                for stream in slice_:
+                    written += self._tell(stream, update, postponed)
+                await asyncio.sleep(0)
+        finally:
+            # They have taken note of the change already, so a second pass would leave them out.
+            self._spread(postponed)
         if committed_ms is not None and written:
             self._metrics.change_latency.observe(max(0, self._clock.wall_ms() - committed_ms) / 1000, written)
 
     def _tell(self, stream: Stream, update: Update, postponed: list[Stream]) -> bool:
         def tell() -> bool:
-            concerned = stream.take(update)
+            concerned = not stream.is_over and stream.take(update)
             if concerned and stream.makes_client_ask:
                 postponed.append(stream)
             elif concerned:
@@ -209,19 +233,26 @@ class Broadcast:
     # --- keys -------------------------------------------------------------------------------------------------------
 
     async def _regrant(self) -> None:
-        """Look every key that has streams up again; end those that open nothing any more."""
+        """Look every key that has streams up again; end those that would not be opened any more."""
         for key_fingerprint in self._registry.key_fingerprints():
             grant = self._access.lookup(key_fingerprint)
             for slice_ in slices(self._registry.of_key(key_fingerprint)):
                 for stream in slice_:
-                    environment_ids = None if grant is None else stream.covered_by(grant)
-                    if grant is None or not environment_ids:
-                        self._say_goodbye(stream, "revoked")
-                    else:
-                        self._registry.move(stream, environment_ids)
-                        stream.regrant(grant)
-                        self._guarded(stream, stream.flush)
+                    self._guarded(stream, partial(self._regrant_one, stream, grant))
                 await asyncio.sleep(0)
+
+    def _regrant_one(self, stream: Stream, grant: Grant | None) -> None:
+        if stream.is_over:
+            return
+        terms = stream.grant.terms
+        opened = grant is not None and terms.breach(grant.credential) is None
+        environment_ids = stream.covered_by(grant) if grant is not None and opened else frozenset[str]()
+        if grant is None or not environment_ids:
+            self._say_goodbye(stream, "revoked")
+            return
+        self._registry.move(stream, environment_ids)
+        stream.regrant(grant.kept(terms))
+        stream.flush()
 
     async def _expire(self) -> None:
         """End the streams of keys whose time has run out; nothing but the clock tells of that."""
@@ -249,7 +280,7 @@ class Broadcast:
             self._guarded(stream, stream.flush)
         while self._timers and self._timers[0][0] <= now_s:
             _, _, stream = heappop(self._timers)
-            self._on_timer(stream, now_s)
+            self._guarded(stream, partial(self._on_timer, stream, now_s))
         self._notice_time_slices()
         if now_s >= self._expiry_check_s:
             self._expiry_check_s = now_s + _EXPIRY_CHECK_S
@@ -312,6 +343,16 @@ class Broadcast:
         self._blocked_since.pop(stream, None)
         self._metrics.goodbyes.add(stream.kind, reason)
         stream.cut()
+
+
+def _committed_ms(swap: Swap) -> int | None:
+    """Return when a change was made, None where that is not known or cannot be read."""
+    if swap.changes is None:
+        return None
+    try:
+        return parse_rfc3339_ms(swap.changes.committed_at)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _credentials_differ(swap: Swap) -> bool:

@@ -90,14 +90,14 @@ class ChangeStream(Stream):
         """Note which environments came and went; the registry has set `environment_ids` already."""
         super().regrant(grant)
         listed = {ref.id for ref in self._refs.refs}
-        if listed == self.environment_ids:
-            return
-        self._must_list = True
-        for environment_id in listed - self.environment_ids:
+        # Also what is not listed yet: the follower may have been about to be sent it.
+        for environment_id in (listed | self._held.keys() | self._behind.keys()) - self.environment_ids:
             self._held.pop(environment_id, None)
             self._missing.pop(environment_id, None)
             self._behind.pop(environment_id, None)
-        self._behind |= dict.fromkeys(self.environment_ids - listed)
+        if listed != self.environment_ids:
+            self._must_list = True
+            self._behind |= dict.fromkeys(self.environment_ids - listed)
 
     # --- what is sent -----------------------------------------------------------------------------------------------
 
@@ -133,9 +133,10 @@ class ChangeStream(Stream):
         """Return a bookmark: all up to here has been sent."""
         self._bookmark_is_due = False
         self._bookmark_at_s = self._clock.monotonic() + self._settings.heartbeat_s
-        # A relay passes on when its own upstream last confirmed this; an authority confirms it itself, now.
+        # A relay passes on when its own upstream last confirmed this: its followers' news is as old as its own.
         confirmed_ms = self._store.confirmed_at_ms
-        bookmark = Bookmark(dict(self._held), rfc3339(confirmed_ms or self._clock.wall_ms()))
+        at = None if confirmed_ms is None else rfc3339(confirmed_ms)
+        bookmark = Bookmark(dict(self._held), at, self._store.age_s())
         return encode_event(MessageName.BOOKMARK, (encode_bookmark(bookmark, self._audience),))
 
     def _list(self) -> bytes:

@@ -17,6 +17,7 @@ from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
 from relay.serve.answers import Context, Ledger, SharedFrames, native
 from relay.serve.freshness import position_id
+from relay.serve.kept_context import KeptContext
 from relay.serve.relevance import Update, is_visible
 from relay.serve.stream import Stream
 from relay.settings import Streams as StreamSettings
@@ -39,7 +40,7 @@ class ClientStream(Stream):
         grant: Grant,
         *,
         configuration: Configuration,
-        context: Context,
+        context: KeptContext,
         ledger: Ledger,
         frames: SharedFrames,
         settings: StreamSettings,
@@ -47,7 +48,7 @@ class ClientStream(Stream):
     ) -> None:
         super().__init__(grant, frozenset({configuration.ref.id}), settings, clock)
         self._configuration = configuration
-        self._context = context
+        self._context: KeptContext | None = context
         self._ledger = ledger
         self._frames = frames
         self._seen_ms = clock.wall_ms()
@@ -61,8 +62,10 @@ class ClientStream(Stream):
         self._configuration, self._seen_ms = update.after, update.now_ms
         if self._needs_put:
             return True
+        if self._context is None or not update.candidates(seen):
+            return False
         only = self.grant.client_side_only
-        changed = update.changed(seen, seen_ms, self._context, client_side_only=only)
+        changed = update.changed(seen, seen_ms, self._context.parsed(), client_side_only=only)
         if not changed:
             return False
         flags = update.after.environment.flags
@@ -71,31 +74,38 @@ class ClientStream(Stream):
         self._gone = ((self._gone or set()) - changed) | gone
         return True
 
+    def over(self) -> None:
+        """Let go of the context: timers may hold on to the stream for a while."""
+        super().over()
+        self._context = None
+
     def next_frame(self) -> bytes | None:
         """Return the next event that the client lacks."""
+        if self._context is None:
+            return None
         if self._needs_put:
             self._needs_put = False
-            return self._put()
+            return self._put(self._context.parsed())
         if self._gone:
             keys, self._gone = sorted(self._gone), None
             return _event(EVENT_DELETE, self._configuration, keys)
         if self._dirty:
             keys, self._dirty = sorted(self._dirty), None
-            return self._patch(keys)
+            return self._patch(keys, self._context.parsed())
         return None
 
-    def _put(self) -> bytes:
+    def _put(self, context: Context) -> bytes:
         self._seen_ms = self._clock.wall_ms()
         evaluations = evaluate_all(
-            self._configuration.environment, self._context, self._seen_ms, client_side_only=self.grant.client_side_only
+            self._configuration.environment, context, self._seen_ms, client_side_only=self.grant.client_side_only
         )
         self._ledger.enter(self._configuration, evaluations, "stream")
         answers = {key: native(evaluation) for key, evaluation in evaluations.items()}
         return b"retry: %d\n%b" % (self.retry_ms(), _event(EVENT_PUT, self._configuration, answers))
 
-    def _patch(self, keys: Iterable[str]) -> bytes:
+    def _patch(self, keys: Iterable[str], context: Context) -> bytes:
         environment = self._configuration.environment
-        evaluations = {key: evaluate(environment, key, self._context, self._seen_ms) for key in keys}
+        evaluations = {key: evaluate(environment, key, context, self._seen_ms) for key in keys}
         self._ledger.enter(self._configuration, evaluations, "stream")
         return self._frames.get(self._configuration, evaluations, _patch_event)
 
@@ -108,4 +118,3 @@ def _patch_event(configuration: Configuration, evaluations: Mapping[str, Evaluat
 def _event(name: str, configuration: Configuration, flags: Any) -> bytes:
     data = orjson.dumps({"flags": flags, "revision": configuration.revision})
     return encode_event(name, (data,), event_id=position_id(configuration))
-

@@ -17,12 +17,13 @@ from starlette.responses import Response
 from relay.engine.evaluate import evaluate, evaluate_all, next_change_at
 from relay.errors import Problem
 from relay.protocol.events import InvalidEvents, parse_events
-from relay.serve.access import Grant, select
+from relay.serve.access import Grant
 from relay.serve.answers import Context, SharedFrames, native
 from relay.serve.bodies import Field, check_members, parse_json, read_body
 from relay.serve.client_stream import ClientStream
 from relay.serve.etags import etag_of, is_named
 from relay.serve.guard import Receive, Scope, Send, header
+from relay.serve.kept_context import KeptContext
 from relay.serve.query import parameter
 from relay.serve.relevance import is_visible
 from relay.serve.services import Services
@@ -43,9 +44,9 @@ class FlagsApi:
 
     async def evaluate(self, request: Request) -> Response:
         """Answer `POST /api/v2/evaluate`."""
-        grant = self._services.access.authenticate(request.scope)
+        held = self._services.access.authenticate(request.scope)
         body = check_members(await self._body(request), _EVALUATE)
-        configuration = _chosen(grant, request.scope, body)
+        grant, configuration = _chosen(self._services, held, request.scope, body)
         key = body["flag"]
         if not is_visible(configuration.environment.flags.get(key), client_side_only=grant.client_side_only):
             raise Problem(404, "flag_not_found", f"There is no flag {key!r} in {configuration.ref.key!r} for this key.")
@@ -56,9 +57,9 @@ class FlagsApi:
 
     async def bootstrap(self, request: Request) -> Response:
         """Answer `POST /api/v2/bootstrap`."""
-        grant = self._services.access.authenticate(request.scope)
+        held = self._services.access.authenticate(request.scope)
         body = check_members(await self._body(request), _CONTEXT)
-        configuration = _chosen(grant, request.scope, body)
+        grant, configuration = _chosen(self._services, held, request.scope, body)
         context, now_ms = body["context"], self._services.clock.wall_ms()
         next_ms = next_change_at(configuration.environment, now_ms)
         etag = etag_of("bootstrap", configuration, next_ms, grant.client_side_only, context)
@@ -85,7 +86,7 @@ class FlagsApi:
             raise Problem(
                 422, "invalid_events", f"{len(error.problems)} problems; nothing was accepted.", errors=error.problems
             ) from None
-        configuration = _chosen(grant, request.scope, where)
+        _, configuration = _chosen(self._services, grant, request.scope, where)
         accepted = await self._services.intake.accept(configuration.ref.id, events)
         return _json(202, {"accepted": accepted.accepted, "duplicates": accepted.duplicates})
 
@@ -103,25 +104,30 @@ class ClientStreamRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open a client stream."""
+        # Made apart, so that the request's body is not held here for as long as the stream lives.
+        stream = await self._stream(scope, receive)
+        await self._services.streams.serve(stream, scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive) -> ClientStream:
         services = self._services
-        grant = services.access.authenticate(scope, key_in_query=True)
+        held = services.access.authenticate(scope, key_in_query=True)
         limits = services.settings.limits
         if scope["method"] == "POST":
             raw = await read_body(scope, receive, limits.context_bytes, limits.body_s)
             body = check_members(parse_json(raw, limits), _CONTEXT)
         else:
             body = {"context": self._context_in_query(scope)}
-        configuration = _chosen(grant, scope, body)
-        stream = ClientStream(
+        context = KeptContext(body["context"], services.settings.streams.context_bytes)
+        grant, configuration = _chosen(services, held, scope, body)
+        return ClientStream(
             grant,
             configuration=configuration,
-            context=body["context"],
+            context=context,
             ledger=services.ledger,
             frames=self._frames,
             settings=services.settings.streams,
             clock=services.clock,
         )
-        await services.streams.serve(stream, scope, receive, send)
 
     def _context_in_query(self, scope: Scope) -> Context:
         text = parameter(scope, "context")
@@ -141,9 +147,10 @@ def _bad_context(fault: str) -> Problem:
     return Problem(422, "invalid_context", f"The query parameter context {fault}.", errors={"context": [fault]})
 
 
-def _chosen(grant: Grant, scope: Scope, body: Mapping[str, Any]) -> Configuration:
+def _chosen(services: Services, grant: Grant, scope: Scope, body: Mapping[str, Any]) -> tuple[Grant, Configuration]:
+    """Return what the key opens now that the body has been read, and the environment that the request is about."""
     environment = body.get("environment") or parameter(scope, "environment")
-    return select(grant, environment, body.get("project") or parameter(scope, "project"))
+    return services.access.choose(scope, grant, environment, body.get("project") or parameter(scope, "project"))
 
 
 def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:

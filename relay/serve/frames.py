@@ -25,8 +25,9 @@ class Frames:
     """The shared bytes of one process."""
 
     def __init__(self) -> None:
-        self._changes: LRUCache[tuple[str, str, int, Audience], bytes] = LRUCache(_CACHE_BYTES, len)
-        self._snapshots: WeakValueDictionary[tuple[str, str, int, str, str, Audience], _Pieces] = WeakValueDictionary()
+        self._changes: LRUCache[tuple[str, str, int, str, str | None, Audience], bytes] = LRUCache(_CACHE_BYTES, len)
+        self._snapshots: WeakValueDictionary[tuple[str, str, int, str, str | None, str, Audience], _Pieces]
+        self._snapshots = WeakValueDictionary()
 
     @property
     def snapshots_shared(self) -> int:
@@ -35,7 +36,9 @@ class Frames:
 
     def changes(self, change: ChangeSet, audience: Audience) -> bytes:
         """Return a `changes` event up to, and without, its id."""
-        name = (change.environment_id, change.epoch, change.revision, audience)
+        # An authority that was restored may make a revision a second time, so its number alone does not name it.
+        hashes = (change.content_hash, change.credentials_hash)
+        name = (change.environment_id, change.epoch, change.revision, *hashes, audience)
         frame = self._changes.get(name)
         if frame is None:
             frame = b"".join(_without_end(iter_event(MessageName.CHANGES, (encode_changes(change, audience),))))
@@ -45,7 +48,8 @@ class Frames:
 
     def snapshot(self, state: State, reason: str, audience: Audience) -> Iterator[bytes]:
         """Yield a `snapshot` event in chunks up to, and without, its id."""
-        name = (state.ref.id, state.epoch, state.revision, state.content_hash, reason, audience)
+        hashes = (state.content_hash, state.credentials_hash)
+        name = (state.ref.id, state.epoch, state.revision, *hashes, reason, audience)
         pieces = self._snapshots.get(name)
         if pieces is None:
             pieces = self._snapshots[name] = _Pieces(

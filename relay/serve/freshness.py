@@ -1,8 +1,8 @@
 """The configuration that a client has heard of, and whether one that is held is at least as new.
 
-A position is `epoch:revision`, and `epoch:revision+version` while flags are forced off at this relay: values differ then
-without a revision. `refetchEvaluation` names a configuration by its position and by a second; the client that was woken by it sends
-both back, and must not be answered from anything older, whichever relay it reaches.
+A position is `epoch:revision`, and `epoch:revision~version` while flags are forced off at this relay: values differ
+then without a revision. `refetchEvaluation` names a configuration by its position and by a second; the client that was
+woken by it sends both back, and must not be answered from anything older, whichever relay it reaches.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Position:
     overlay_version: str = ""
 
     def __str__(self) -> str:
-        overlay = f"+{self.overlay_version}" if self.overlay_version else ""
+        overlay = f"~{self.overlay_version}" if self.overlay_version else ""
         return f"{self.epoch}:{self.revision}{overlay}"
 
 
@@ -64,7 +64,7 @@ def hint_of(etag: str | None, last_modified: str | None) -> Hint | None:
 def position_of(text: str) -> Position | None:
     """Return the position that an event id or configuration name stands for, None if it is neither."""
     epoch, _, numbers = text.rpartition(":")
-    revision, _, version = numbers.partition("+")
+    revision, _, version = numbers.partition("~")
     if not epoch or not (revision.isascii() and revision.isdigit()) or len(revision) > _MAX_DIGITS:
         return None
     return Position(epoch, int(revision), version)

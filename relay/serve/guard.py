@@ -63,6 +63,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        is_outermost = "request_id" not in scope.get("state", ())
         request_id = _request_id(scope)
         status = 0
 
@@ -85,7 +86,8 @@ class Guard:
                 raise
             await self._answer(_as_problem(error, scope, request_id), scope, request_id, send_guarded)
         finally:
-            self._metrics.requests.add(route_class(scope["path"]), str(status))
+            if is_outermost:  # one request is one count, however many apps it passes through
+                self._metrics.requests.add(route_class(scope["path"]), str(status))
 
     async def _answer(self, problem: Problem, scope: Scope, request_id: str, send: Send) -> None:
         headers, body = render(problem, scope, request_id)

@@ -1,8 +1,9 @@
 """Probes, status and metrics: what an orchestrator and an operator may know.
 
-`/livez`: the event loop turns. `/readyz`: there is something to serve and a way to serve it; a stale configuration is
-still served, so it is still ready, and says `degraded`. `/startupz`: there has been a first configuration. All are pure
-functions of `Health`, which only reads, so the listener that answers may run in another thread than the service.
+`/livez`: the event loop turns. `/readyz`: there is something to serve and a way to serve it; a stale configuration, or
+the last good one before one that is refused, is served, so it is ready, and says `degraded`. `/startupz`: there has
+been a first configuration. All are pure functions of `Health`, which only reads, so the listener that answers may run
+in another thread than the service.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -46,6 +47,7 @@ class Health:
         live: fault of the process itself: the loop does not turn, or a task cannot be kept running.
         listener: fault of the listener for applications.
         spool: fault of the place where events are kept.
+        refused: what upstream offers and cannot be used, with the reason; the last good configuration is served.
         expected: ids of the environments that must be there; empty as long as nobody knows.
         is_draining: whether the process is on its way out.
         max_stale_s: age beyond which a configuration is no longer ready; None = never.
@@ -61,6 +63,7 @@ class Health:
     live: Callable[[], Fault] = _well
     listener: Callable[[], Fault] = _well
     spool: Callable[[], Fault] = _well
+    refused: Callable[[], Fault] = _well
     expected: Callable[[], frozenset[str]] = frozenset
     is_draining: Callable[[], bool] = bool
     max_stale_s: float | None = None
@@ -89,25 +92,29 @@ def staleness_fault(health: Health) -> Fault:
     return f"confirmed {age_s:.0f} s ago" if age_s > DEGRADED_AFTER_S else None
 
 
+def max_stale_fault(health: Health) -> Fault:
+    """Return why the configuration is older than the operator lets it be served; an unknown age is too old."""
+    if health.is_authority or health.max_stale_s is None:
+        return None
+    age_s = health.store.age_s()
+    if age_s is None:
+        return f"of unknown age; at most {health.max_stale_s:g} s are allowed"
+    return f"older than {health.max_stale_s:g} s" if age_s > health.max_stale_s else None
+
+
 def readiness(health: Health) -> tuple[bool, dict[str, Any]]:
     """Return whether traffic may come, and the body that says why."""
-    age_s = None if health.is_authority else health.store.age_s()
-    too_old = health.max_stale_s is not None and not health.is_authority and (age_s or 0) > health.max_stale_s
     faults = {
         "configuration": configuration_fault(health),
         "listener": health.listener(),
         "spool": health.spool(),
         "draining": "the process is about to stop" if health.is_draining() else None,
-        "max_stale": f"older than {health.max_stale_s:g} s" if too_old and health.max_stale_s is not None else None,
+        "max_stale": max_stale_fault(health),
     }
-    stale = staleness_fault(health)
+    flaws = {"stale": staleness_fault(health), "refused": health.refused()}
     found = {name: fault for name, fault in faults.items() if fault is not None}
-    body = {
-        "status": "not ready" if found else "ready",
-        "degraded": stale is not None,
-        "faults": found,
-        **({"stale": stale} if stale is not None else {}),
-    }
+    flawed = {name: flaw for name, flaw in flaws.items() if flaw is not None}
+    body = {"status": "not ready" if found else "ready", "degraded": bool(flawed), "faults": found, **flawed}
     return not found, body
 
 

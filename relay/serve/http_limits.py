@@ -1,8 +1,10 @@
 """What a connection may do before a request has reached the app: uvicorn's httptools protocol with limits.
 
 uvicorn itself answers 100,000 headers and a header of 20 MB normally and lets half a request stand for ever (F38).
-Here the head of a request has a size, a count and a deadline; who breaks one gets a JSON problem and is cut. Bodies
-are the app's business. A request that arrives whole, which is nearly every one, costs no timer.
+Here the head of a request has a size, a count and a deadline; who breaks one gets a JSON problem and is cut, after
+the requests before it are answered. Bodies are the app's business until it has answered. Nothing is ever written that
+answers no request, for a pooled client would take it for the answer to its next one. A request that arrives whole,
+which is nearly every one, costs no timer.
 """
 
 import asyncio
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 LINGER_S = 2.0
 # What stands on the request line beside path and query: method, version, separators.
 REQUEST_LINE_BYTES = 64
+# How long a request may be in all that was answered before its end came; on a longer one the connection is closed.
+ANSWERED_BYTES = 1 << 20
 
 
 class _GentleTransport:
@@ -44,7 +48,11 @@ class _GentleTransport:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. `_refusal` is why it is being ended, once it is."""
+    """One connection. `_refusal` is why it is being ended, once it is.
+
+    `cycle` is the request whose head was parsed last; `cycle.more_body` tells whether its body is still to come, even
+    when it has been answered. `_fed_bytes` counts what came since the segment in which the last request ended.
+    """
 
     def __init__(
         self,
@@ -94,31 +102,57 @@ class LimitedProtocol(HttpToolsProtocol):
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, which calls the `on_…` methods; then see whether a head is still open."""
+        """Feed the parser, which calls the `on_…` methods; then see what is still open."""
         if self._refusal is not None or self._is_lingering:
             return
-        self._unset_keepalive_if_required()
-        self._feed(data)
-        if self._refusal is None and not self.transport.is_closing():
-            self._watch_head(len(data))
-
-    def _feed(self, data: bytes) -> None:
+        self._fed_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # No protocol is spoken here but HTTP/1.1, so the wish to change it is ignored and what follows is HTTP.
-            if rest := data[upgrade.args[0] :]:
-                self._feed(rest)
+            self._feed(data)
         except httptools.HttpParserError:
             self._end(self._refusal or Problem(400, "bad_request", "This is not an HTTP/1.1 request."))
-
-    def _watch_head(self, received: int) -> None:
-        """Give a head that is not complete a deadline and a size; a request that is complete has neither."""
-        if not self._head_is_open and self.cycle is not None and not self.cycle.response_complete:
-            self._clear_deadline()
-            self._fed_bytes = 0
             return
-        self._fed_bytes += received
+        if self._head_is_open:
+            self._watch_head()
+        elif self.cycle is None or self.cycle.response_complete:
+            # Blank lines, or the rest of a request that is answered. The keep-alive time goes on from the answer.
+            if self._fed_bytes > ANSWERED_BYTES:
+                self._close()
+        else:
+            self._unset_keepalive_if_required()
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        """Parse; a request that wishes for another protocol is parsed again without its wish.
+
+        After such a head the parser takes neither a body nor its end, and stops.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = memoryview(data)[upgrade.args[0] :]  # a copy for each of many pipelined ones would be quadratic
+                head = self._head_without_wish()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                self.parser.feed_data(head)
+            else:
+                return
+
+    def _head_without_wish(self) -> bytes:
+        """Write the head that was just parsed once more, without the field that makes it a wish."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _should_upgrade(self) -> bool:
+        """Let uvicorn start no request whose head ends in a wish for another protocol; `_feed` parses it again."""
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(Problem(400, "bad_request", "This server is no proxy: CONNECT is not answered."))
+        return True
+
+    def _watch_head(self) -> None:
+        """Give a head that is not complete a deadline and a size."""
+        self._unset_keepalive_if_required()
         if self._fed_bytes > self._limits.header_bytes + self._target_bytes + REQUEST_LINE_BYTES:
             self._end(_headers_too_large(self._limits))
         elif self._deadline is None:
@@ -169,12 +203,22 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand the request to the app, unless there are too many connections."""
         self._head_is_open = False
+        if self._deadline is not None:
+            self._clear_deadline()
         if len(self.connections) > self._limits.connections:
             self._refuse(
                 Problem(503, "too_many_connections", "Too many connections; try again.", headers={"Retry-After": "1"})
             )
         super().on_headers_complete()
-        self.cycle.transport = cast("asyncio.Transport", self._gentle)
+        if self.cycle is not None:
+            self.cycle.transport = cast("asyncio.Transport", self._gentle)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request, also of one that has been answered, which uvicorn does not."""
+        self._fed_bytes = 0
+        if not self.parser.should_upgrade():
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
 
     def _close(self) -> None:
         """Close the connection; while the client is still sending, only after it could read the answer.
@@ -183,6 +227,7 @@ class LimitedProtocol(HttpToolsProtocol):
         the client with "connection reset" in place of the reason. So our side is shut first and the rest is read away.
         """
         is_sending = self._refusal is not None or (self.cycle is not None and self.cycle.more_body)
+        self._give_up_requests()
         if self._is_lingering or not is_sending or self.transport.is_closing() or not self.transport.can_write_eof():
             self.transport.close()
             return
@@ -192,17 +237,50 @@ class LimitedProtocol(HttpToolsProtocol):
         self._clear_deadline()
         self._deadline = self.loop.call_later(LINGER_S, self.transport.close)
 
+    def _give_up_requests(self) -> None:
+        """Answer nothing that is still open: the transport takes no write after our side is shut.
+
+        Requests are answered in turn, so at most the last one has begun and not ended.
+        """
+        self.pipeline.clear()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
     def _refuse(self, problem: Problem) -> None:
         """Leave the parser: what is raised in a callback comes out of `feed_data`."""
         self._refusal = problem
         raise problem
 
     def _end(self, problem: Problem) -> None:
-        """Answer with the problem, if nothing else is being answered on this connection, and close it."""
+        """Take nothing more, answer what was asked before, then answer with the problem where that can be understood.
+
+        Behind a request that is still being answered only the connection's end tells of the problem.
+        """
         self._refusal = problem
         self._refused.add(problem.code)
         self._clear_deadline()
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body:
+            self._break_off_in_turn(problem)
+        elif cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False  # uvicorn closes after its answer
+        else:
+            self.transport.write(_answer(problem))
+            self._close()
+
+    def _break_off_in_turn(self, problem: Problem) -> None:
+        async def instead_of_the_app(*_: object) -> None:
+            self._break_off(problem)
+
+        if self.pipeline:
+            self.pipeline[0] = (self.cycle, instead_of_the_app)
+        else:
+            self._break_off(problem)
+
+    def _break_off(self, problem: Problem) -> None:
+        """Answer the request whose body is broken, unless its answer has begun, and close."""
+        if not self.cycle.response_started:
             self.transport.write(_answer(problem))
         self._close()
 

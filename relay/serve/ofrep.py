@@ -16,11 +16,11 @@ from relay.engine.evaluate import evaluate, evaluate_all, next_change_at
 from relay.engine.model import ErrorCode, Evaluation, Flag, Reason
 from relay.errors import Problem
 from relay.serve import stream_token
-from relay.serve.access import Grant, select
+from relay.serve.access import Grant
 from relay.serve.answers import Context
 from relay.serve.bodies import parse_json, read_body
 from relay.serve.etags import etag_of, is_named
-from relay.serve.freshness import hint_of
+from relay.serve.freshness import Hint, hint_of
 from relay.serve.guard import Scope, header
 from relay.serve.problems import unavailable
 from relay.serve.query import parameter
@@ -58,7 +58,8 @@ class Ofrep:
         evaluation = evaluate(configuration.environment, key, context, self._services.clock.wall_ms())
         self._services.ledger.enter(configuration, {key: evaluation}, "single")
         status = 200 if evaluation.error_code is None else _STATUS.get(evaluation.error_code, 400)
-        return _json(status, describe(flag, evaluation))
+        flags = configuration.environment.flags
+        return _json(status, describe(flag, evaluation, flags, client_side_only=grant.client_side_only))
 
     async def bulk(self, request: Request) -> Response:
         """Answer `POST /ofrep/v1/evaluate/flags`."""
@@ -73,7 +74,10 @@ class Ofrep:
         self._services.ledger.enter(configuration, evaluations, "bulk")
         flags = configuration.environment.flags
         body: dict[str, Any] = {
-            "flags": [describe(flags[key], evaluation) for key, evaluation in evaluations.items()],
+            "flags": [
+                describe(flags[key], evaluation, flags, client_side_only=grant.client_side_only)
+                for key, evaluation in evaluations.items()
+            ],
             "metadata": {"environment": configuration.ref.key, "revision": configuration.revision},
         }
         if streams:
@@ -85,28 +89,31 @@ class Ofrep:
         grant = self._services.access.authenticate(scope)
         raw = await read_body(scope, request.receive, limits.context_bytes, limits.body_s)
         context = context_of(parse_json(raw, limits))
-        chosen = select(grant, parameter(scope, "environment"), parameter(scope, "project"))
-        return grant, await self._fresh(scope, chosen), context
-
-    async def _fresh(self, scope: Scope, configuration: Configuration) -> Configuration:
+        named = parameter(scope, "environment"), parameter(scope, "project")
         hint = hint_of(parameter(scope, "flagConfigEtag"), parameter(scope, "flagConfigLastModified"))
-        if hint is None:
-            return configuration
+        if hint is not None:
+            grant, configuration = self._services.access.choose(scope, grant, *named)
+            await self._arrival(configuration.ref.id, hint)
+        return *self._services.access.choose(scope, grant, *named), context
+
+    async def _arrival(self, environment_id: str, hint: Hint) -> None:
         arrivals = self._services.streams.arrivals
         found = await arrivals.wait_for(
-            configuration.ref.id, lambda held: hint.is_met(held, arrivals.modified_ms(held.ref.id)), PATIENCE_S
+            environment_id, lambda held: hint.is_met(held, arrivals.modified_ms(environment_id)), PATIENCE_S
         )
         if found is None:
             raise unavailable("configuration_behind", "The configuration that is asked for has not arrived here yet.")
-        return found
 
     def _event_streams(
         self, scope: Scope, grant: Grant, configuration: Configuration, context: Context, now_ms: int
     ) -> list[dict[str, Any]]:
         if configuration.stream_secret is None:
             return []
-        slot = slot_of(now_ms, self._services.settings.streams.ofrep_token_s)
-        contents = stream_token.StreamToken(grant.fingerprint, slot, context)
+        settings = self._services.settings.streams
+        slot = slot_of(now_ms, settings.ofrep_token_s)
+        # A URL with a context that no stream may have would be refused: such a client gets an unfiltered stream.
+        is_kept = len(orjson.dumps(context)) <= settings.context_bytes
+        contents = stream_token.StreamToken(grant.fingerprint, slot, context if is_kept else None)
         token = stream_token.issue(contents, configuration.ref.id, configuration.stream_secret)
         uri = f"{scope.get('root_path', '')}{STREAM_PATH}?token={token}"
         origin = self._services.settings.public_origin
@@ -135,8 +142,10 @@ def context_of(body: Any) -> Context:
     return context
 
 
-def describe(flag: Flag, evaluation: Evaluation) -> dict[str, Any]:
-    """Return one evaluation in OFREP's words."""
+def describe(
+    flag: Flag, evaluation: Evaluation, flags: Mapping[str, Flag], *, client_side_only: bool
+) -> dict[str, Any]:
+    """Return one evaluation in OFREP's words; `flags` are all of the environment."""
     metadata: dict[str, Any] = dict(evaluation.flag_metadata)
     if evaluation.error_code is not None:
         return {
@@ -146,7 +155,9 @@ def describe(flag: Flag, evaluation: Evaluation) -> dict[str, Any]:
             "metadata": metadata,
         }
     if evaluation.blocked_by is not None:
-        metadata |= {"halyardReason": evaluation.reason, "halyardBlockedBy": evaluation.blocked_by}
+        metadata["halyardReason"] = evaluation.reason
+        if not client_side_only or _is_public(evaluation, flags):
+            metadata["halyardBlockedBy"] = evaluation.blocked_by
     return {
         "key": flag.key,
         "value": evaluation.value,
@@ -154,6 +165,13 @@ def describe(flag: Flag, evaluation: Evaluation) -> dict[str, Any]:
         "reason": _REASONS.get(evaluation.reason, evaluation.reason),
         "metadata": metadata,
     }
+
+
+def _is_public(evaluation: Evaluation, flags: Mapping[str, Flag]) -> bool:
+    """Tell whether what blocks a flag may be named to a client: a flag that it sees, and never an exclusion group."""
+    if evaluation.reason != Reason.PREREQUISITE_FAILED or evaluation.blocked_by is None:
+        return False
+    return is_visible(flags.get(evaluation.blocked_by), client_side_only=True)
 
 
 def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:

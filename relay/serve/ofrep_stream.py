@@ -15,10 +15,10 @@ from relay.errors import Problem
 from relay.protocol.resume import short_id
 from relay.protocol.sse import encode_event
 from relay.serve import stream_token
-from relay.serve.access import Grant
-from relay.serve.answers import Context
+from relay.serve.access import Grant, terms_of
 from relay.serve.freshness import config_etag, position_id, position_of
 from relay.serve.guard import Receive, Scope, Send, header
+from relay.serve.kept_context import KeptContext
 from relay.serve.ofrep import slot_of
 from relay.serve.problems import unavailable
 from relay.serve.query import parameter
@@ -46,7 +46,7 @@ class OfrepStream(Stream):
         grant: Grant,
         *,
         configuration: Configuration,
-        context: Context | None,
+        context: KeptContext | None,
         arrivals: Arrivals,
         settings: StreamSettings,
         clock: Clock,
@@ -63,12 +63,16 @@ class OfrepStream(Stream):
         """Find out whether the client would be answered otherwise now."""
         seen, seen_ms = self._configuration.environment, self._seen_ms
         self._configuration, self._seen_ms = update.after, update.now_ms
-        if self._must_ask:
+        if self._must_ask or self.is_over or not update.candidates(seen):
             return False
-        self._must_ask = bool(
-            update.changed(seen, seen_ms, self._context, client_side_only=self.grant.client_side_only)
-        )
+        context = None if self._context is None else self._context.parsed()
+        self._must_ask = bool(update.changed(seen, seen_ms, context, client_side_only=self.grant.client_side_only))
         return self._must_ask
+
+    def over(self) -> None:
+        """Let go of the context: timers may hold on to the stream for a while."""
+        super().over()
+        self._context = None
 
     def next_frame(self) -> bytes | None:
         """Return the one message there is, if it is due."""
@@ -99,23 +103,27 @@ class OfrepStreamRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open an OFREP event stream."""
+        # Made apart, so that the token's context is not held here for as long as the stream lives.
+        await self._services.streams.serve(self._stream(scope), scope, receive, send)
+
+    def _stream(self, scope: Scope) -> OfrepStream:
         services = self._services
         configuration, token = self._opened(parameter(scope, "token"))
-        grant = services.access.lookup(token.fingerprint)
-        opened = () if grant is None else {each.ref.id for each in grant.configurations}
-        if grant is None or configuration.ref.id not in opened:
+        found = services.access.lookup(token.fingerprint)
+        opened = () if found is None else {each.ref.id for each in found.configurations}
+        if found is None or configuration.ref.id not in opened:
             raise Problem(401, "stream_token_revoked", "The key behind this stream URL is not valid any more.")
-        services.access.check_origin(scope, grant)
-        stream = OfrepStream(
+        grant = services.access.check(scope, found, terms_of(scope))
+        largest_bytes = services.settings.streams.context_bytes
+        return OfrepStream(
             grant,
             configuration=configuration,
-            context=token.context,
+            context=None if token.context is None else KeptContext(token.context, largest_bytes),
             arrivals=services.streams.arrivals,
             settings=services.settings.streams,
             clock=services.clock,
             is_current=is_current(services.store, configuration, header(scope, b"last-event-id")),
         )
-        await services.streams.serve(stream, scope, receive, send)
 
     def _opened(self, text: str | None) -> tuple[Configuration, stream_token.StreamToken]:
         configurations = self._services.store.configurations

@@ -7,7 +7,6 @@ key or anything of the request but the flag key that was asked for.
 
 from collections.abc import MutableMapping
 from typing import Any, Final
-from urllib.parse import unquote
 
 import orjson
 
@@ -47,7 +46,7 @@ def _ofrep_body(problem: Problem, path: str) -> dict[str, Any]:
         "metadata": {},
     }
     if path.startswith(OFREP_SINGLE):
-        body["key"] = unquote(path.removeprefix(OFREP_SINGLE))
+        body["key"] = path.removeprefix(OFREP_SINGLE)  # as it was routed: unquoted once, by the server
     return body
 
 

@@ -5,7 +5,9 @@ Takes a follower's resume token and works out what it lacks, from the store's wi
 is then sent elsewhere: revisions never go down.
 """
 
-from typing import Final
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 from relay.errors import Problem
 from relay.protocol.changes import MAX_ENVIRONMENTS, ChangeSet, Mark, State, mark_of
@@ -39,9 +41,8 @@ class ChangeStreamRoute:
         services.streams.admit(grant.fingerprint)
         listed = parameter(scope, "environments")
         names = None if listed is None else frozenset(name.strip() for name in listed.split(",") if name.strip())
-        configurations = self._asked(grant, names)
         token = _token(header(scope, b"last-event-id"))
-        debts = {each.ref.id: await self._debt(each, token) for each in configurations}
+        grant, debts = await self._owed(scope, grant, names, token)
         stream = ChangeStream(
             grant,
             debts=debts,
@@ -52,6 +53,24 @@ class ChangeStreamRoute:
             clock=services.clock,
         )
         await services.streams.serve(stream, scope, receive, send)
+
+    async def _owed(
+        self, scope: Scope, grant: Grant, names: frozenset[str] | None, token: ResumeToken | None
+    ) -> tuple[Grant, Mapping[str, Debt]]:
+        """Work out what a follower lacks of every environment that it may follow once all of it is known.
+
+        Environments may come and go while others are waited for, and the stream hears of that only once it is open. So
+        the grant is renewed after every wait, until it opens nothing that has not been looked into.
+        """
+        debts: dict[str, Debt] = {}
+        while True:
+            asked = {each.ref.id: each for each in self._asked(grant, names)}
+            lacking = [each for each in asked.values() if each.ref.id not in debts]
+            if not lacking:
+                return grant, {each: debts[each] for each in asked}
+            found = await _together([self._debt(each, token) for each in lacking])
+            debts |= dict(zip((each.ref.id for each in lacking), found, strict=True))
+            grant = self._services.access.renew(scope, grant)
 
     def _asked(self, grant: Grant, names: frozenset[str] | None) -> list[Configuration]:
         configurations = chosen(grant, names)
@@ -110,6 +129,16 @@ class ChangeStreamRoute:
             return tuple(change for change in changes if change.revision > after)
 
         return plan_resume(token, head, lookup)
+
+
+async def _together(waits: Sequence[Coroutine[Any, Any, Debt]]) -> list[Debt]:
+    """Return what all of them do; the failure of one ends the others."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _token(raw: bytes | None) -> ResumeToken | None:

@@ -1,7 +1,8 @@
 """The relay's memory over restarts: all its environments in one file, in two generations.
 
-Written off the event loop by rename and fsync, at most once a second (the newest state wins) and at exit. A failed
-write costs freshness and is counted; the generations on disk stay. The file holds hashes of keys and secrets of
+Written off the event loop by rename and fsync: after changes, at most once a second (the newest state wins), once a
+minute while only the confirmation is newer, so that a crash forgets no more of it, and at exit. A failed write costs
+freshness and is counted; the generations on disk stay. The file holds hashes of keys and secrets of
 environments, so only the owner may read it. A file of another upstream or relay key is ignored: it may be another
 tenant's.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay.clock import Clock
+from relay.durable_file import sync_directory, write_synced
 from relay.protocol.changes import Applied, Snapshot, State
 from relay.sync.collector import collector_paused
 from relay.sync.snapshot_format import BadFile, Content, decode_file, encode_file, tenant_of
@@ -41,6 +43,7 @@ class SnapshotFile:
         store: what is written.
         clock: paces the writing.
         min_interval_s: shortest time between two writes.
+        confirm_interval_s: longest time for which a newer confirmation waits to be written.
         retry_s: time before another attempt after a failed write.
         max_bytes: a larger file is not read.
 
@@ -59,6 +62,7 @@ class SnapshotFile:
         clock: Clock,
         *,
         min_interval_s: float = 1.0,
+        confirm_interval_s: float = 60.0,
         retry_s: float = 10.0,
         max_bytes: int = 1 << 30,
     ) -> None:
@@ -72,6 +76,7 @@ class SnapshotFile:
         self._store = store
         self._clock = clock
         self._min_interval_s = min_interval_s
+        self._confirm_interval_s = confirm_interval_s
         self._retry_s = retry_s
         self._max_bytes = max_bytes
         self._dirty = asyncio.Event()
@@ -92,16 +97,18 @@ class SnapshotFile:
             else:
                 self._newest_is_good = path == self._path
                 self.kept = _positions(content.states)
+                self._written_confirmed_at_ms = content.confirmed_at_ms
                 return Loaded(content, tuple(problems))
         self._newest_is_good = False
         return Loaded(None, tuple(problems))
 
     async def run(self) -> None:
-        """Write after every change, until cancelled."""
+        """Write after every change, and now and then a newer confirmation, until cancelled."""
         unsubscribe = self._store.subscribe(self._note)
         try:
             while True:
-                await self._dirty.wait()
+                if not await self._is_due():
+                    continue
                 await self._clock.sleep(self._min_interval_s if await self._write() else self._retry_s)
         finally:
             unsubscribe()
@@ -111,9 +118,25 @@ class SnapshotFile:
         if self._writing is not None:
             # A cancelled write goes on in its thread, and two must not meet in one temporary file.
             await asyncio.gather(self._writing, return_exceptions=True)
-        is_old = self._written_confirmed_at_ms != self._store.confirmed_at_ms
-        if self._dirty.is_set() or (is_old and self._store.origin is Origin.UPSTREAM):
+        if self._is_behind():
             await self._write()
+
+    async def _is_due(self) -> bool:
+        """Wait for a change, or for the time at which a newer confirmation alone is worth a write."""
+        if self._dirty.is_set():
+            return True
+        changed = asyncio.ensure_future(self._dirty.wait())
+        waited = asyncio.ensure_future(self._clock.sleep(self._confirm_interval_s))
+        try:
+            await asyncio.wait((changed, waited), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            waited.cancel()
+        return self._is_behind()
+
+    def _is_behind(self) -> bool:
+        is_old = self._written_confirmed_at_ms != self._store.confirmed_at_ms
+        return self._dirty.is_set() or (is_old and self._store.origin is Origin.UPSTREAM)
 
     def _note(self, _: Swap) -> None:
         self._dirty.set()
@@ -150,17 +173,13 @@ class SnapshotFile:
 
     def _replace(self, states: Sequence[State], confirmed_at_ms: int | None) -> None:
         temporary = self._path.with_name(self._path.name + ".tmp")
-        with open(temporary, "wb", opener=_private) as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.writelines(encode_file(self._tenant, states, confirmed_at_ms))
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, encode_file(self._tenant, states, confirmed_at_ms))
         if self._newest_is_good and self._path.exists():
             # A damaged newest one must not push the last good one out.
             self._path.replace(self._old)
         temporary.replace(self._path)
         self._newest_is_good = True
-        _sync_directory(self._path.parent)
+        sync_directory(self._path.parent)
 
 
 def restore(content: Content, store: Store) -> tuple[str, ...]:
@@ -177,15 +196,3 @@ def restore(content: Content, store: Store) -> tuple[str, ...]:
 
 def _positions(states: Sequence[State]) -> Mapping[str, tuple[str, int]]:
     return {state.ref.id: (state.epoch, state.revision) for state in states}
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -86,7 +86,7 @@ class Store:
         max_environments: int = MAX_ENVIRONMENTS,
     ) -> None:
         self.origin = Origin.NOWHERE
-        self.last_bookmark: float | None = None  # monotonic seconds
+        self.last_bookmark: float | None = None  # monotonic seconds; when what is held was last confirmed
         self.confirmed_at_ms: int | None = None  # wall time; survives restarts through the snapshot file
         self.listener_failures = 0
         self._clock = clock
@@ -170,7 +170,7 @@ class Store:
         return outcome
 
     def force_off(self, environment_id: str, flags: frozenset[str]) -> None:
-        """Serve exactly these flags of an environment as switched off, whatever its revisions say, until told otherwise.
+        """Serve exactly these flags of an environment as switched off, whatever its revisions say, until told anew.
 
         Only what is evaluated differs: the state, and so what followers are sent, stays the authority's.
         """
@@ -198,9 +198,18 @@ class Store:
                 differing[environment_id] = need
         if not differing:
             self.origin = Origin.UPSTREAM
-            self.last_bookmark = self._clock.monotonic()
-            self.confirmed_at_ms = self._clock.wall_ms()
+            self._note_age(bookmark.age_s)
         return differing
+
+    def _note_age(self, age_s: float | None) -> None:
+        """Note that upstream's own news is so old; None = upstream does not know, which makes nothing fresher here."""
+        if age_s is None:
+            return
+        confirmed = self._clock.monotonic() - age_s
+        # Another upstream may lag behind the one that confirmed this before.
+        if self.last_bookmark is None or confirmed >= self.last_bookmark:
+            self.last_bookmark = confirmed
+            self.confirmed_at_ms = max(0, self._clock.wall_ms() - round(age_s * 1000))
 
     def cover(self, environments: Environments) -> None:
         """Let go of every environment that is no longer covered, and take up new names of the others."""

@@ -1,4 +1,4 @@
-"""`make bench`: the figures that Halyard quotes, measured on this machine, in one run, against a reference.
+"""`make bench`: what Halyard does on this machine, in one run, against a reference.
 
     evaluation   one OFREP evaluation over keep-alive connections, CPU per request read from /proc, beside nginx
                  answering the same bytes with `return 200` (both pinned to core 0, the load to core 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.stack import Process, Running, new_session, until
+from tests.stack import Json, Process, Running, new_session, until
 
 FAST_FORWARDING = {"HALYARD_RELAY_EVENTS__FLUSH_S": "0.5"}
 
@@ -41,9 +41,9 @@ class Pair(Running):
             "halyard", "upstream", "serve", "--data-dir", str(self.data_dir), "--port", str(self.upstream_port),
         )  # fmt: skip
 
-    def start_relay(self) -> None:
+    def start_relay(self, upstream_url: str | None = None) -> None:
         self.relay_process = self.start(
-            "halyard-relay", "--upstream-url", self.upstream_url,
+            "halyard-relay", "--upstream-url", upstream_url or self.upstream_url,
             "--upstream-key-file", str(self.data_dir / "relay.key"), "--port", str(self.relay_port),
             "--admin-port", str(self.admin_port), "--data-dir", str(self.data_dir / "relay"), env=FAST_FORWARDING,
         )  # fmt: skip
@@ -89,6 +89,25 @@ class Pair(Running):
             ids += [row["id"] for row in page]
             if not page or len(ids) >= body["total"]:
                 return ids
+
+    async def revision(self) -> int:
+        """Return the revision of the demo environment at the upstream."""
+        path = f"{self.project_path}/environments/{self.demo['environment']}"
+        status, environment = await self.manage.get(path)
+        assert status == 200, environment
+        revision: int = environment["revision"]
+        return revision
+
+    async def counted(self, source: str = "single") -> int:
+        """Return how many evaluations of the demo flag the upstream has counted."""
+        status, body = await self.manage.get(f"{self.project_path}/metrics?flag={self.demo['flag']}&limit=1000")
+        assert status == 200, body
+        return sum(row["count"] for row in body["data"] if row["source"] == source)
+
+    async def spool_is_empty(self) -> bool:
+        """Tell whether the relay has handed over all that it took in."""
+        spool: Json = (await self.admin.get("/status"))[1]["spool"]
+        return not spool["records"]
 
     async def all_stored(self, expected: set[str]) -> list[str]:
         """Wait until every expected event is stored, and return all stored ids."""

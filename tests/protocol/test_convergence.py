@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -375,3 +376,5 @@ class ChangeStream(RuleBasedStateMachine):
 
 
 TestChangeStream = ChangeStream.TestCase
+# Fewer examples than this miss faults that the machine is there to find.
+TestChangeStream.settings = settings(max_examples=max(100, settings().max_examples))

@@ -130,6 +130,13 @@ def test_changed_limits_and_secrets_travel() -> None:
     ("event", "data", "message"),
     [
         ("bookmark", encode_bookmark(BOOKMARK, Audience.RELAY), BOOKMARK),
+        (
+            "bookmark",
+            encode_bookmark(Bookmark({}, COMMITTED_AT, 12.5), Audience.RELAY),
+            Bookmark({}, COMMITTED_AT, 12.5),
+        ),
+        ("bookmark", encode_bookmark(Bookmark({}, None, None), Audience.RELAY), Bookmark({}, None, None)),
+        ("bookmark", b'{"environments":{},"at":"2026-11-21T06:30:00Z"}', Bookmark({}, "2026-11-21T06:30:00Z", 0.0)),
         ("environments", encode_environments(Environments((FULL.ref,))), Environments((FULL.ref,))),
         ("environments", encode_environments(Environments(())), Environments(())),
         ("goodbye", encode_goodbye(Goodbye("drain", 1500)), Goodbye("drain", 1500)),
@@ -170,6 +177,7 @@ def changed(event: str, path: str, value: Any) -> bytes:
 
 WHOLE_NUMBER = "must be a whole number, 0 or more"
 RIGHT_FORM = "is not of the right form"
+DATE_TIME = "must be a date-time with an offset, such as 2026-11-21T06:30:00Z"
 
 
 @pytest.mark.parametrize(
@@ -197,6 +205,17 @@ RIGHT_FORM = "is not of the right form"
         ("changes", "environment", 7, "environment: must be a string"),
         ("changes", "to", 8, "to: one message must carry exactly one revision"),
         ("changes", "hash", "0", f"hash: {RIGHT_FORM}"),
+        ("changes", "committed_at", "yesterday", f"committed_at: {DATE_TIME}"),
+        ("changes", "committed_at", "2026-11-21", f"committed_at: {DATE_TIME}"),
+        ("changes", "committed_at", "2026-11-21T06:30:00", f"committed_at: {DATE_TIME}"),
+        ("changes", "committed_at", "2026-11-21t06:30:00z", "committed_at: must have T and Z in upper case"),
+        ("changes", "committed_at", "9999-12-31T23:59:59-01:00", "committed_at: must not be after 9999 in UTC"),
+        ("changes", "committed_at", None, "committed_at: must be a string"),
+        ("bookmark", "at", "now", f"at: {DATE_TIME}"),
+        ("bookmark", "at", ..., "at: must be a string"),
+        ("bookmark", "age_s", "1", "age_s: must be a number, 0 or more"),
+        ("bookmark", "age_s", -1, "age_s: must be a number, 0 or more"),
+        ("bookmark", "age_s", True, "age_s: must be a number, 0 or more"),
         ("changes", "upsert", ..., "upsert: must be an object"),
         ("changes", "upsert/flags/checkout", None, "upsert.flags.checkout: must be an object"),
         ("changes", "upsert/credentials/0", 1, "upsert.credentials.0: must be an object"),

@@ -1,16 +1,20 @@
 """The registry of streams: its limits, its fairness, and what one stream's trouble means to the others."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from relay.engine.evaluate import evaluate
 from relay.engine.model import Evaluation, Reason
+from relay.protocol.encode import Audience
 from relay.protocol.keys import Kind
-from relay.serve import relevance
+from relay.serve import broadcast, relevance
+from relay.serve.frames import Frames
 from relay.serve.outlet import Outlet, connection_of
 from relay.settings import Serve, Streams
+from relay.sync.store import Swap
 from tests.clocks import FakeClock, settle
 from tests.relay.live import data
 from tests.relay.objects import flag
@@ -274,3 +278,78 @@ async def test_a_request_that_the_server_cancels_stays_cancelled(world: World) -
     stream.task.cancel()
     assert isinstance((await asyncio.gather(stream.task, return_exceptions=True))[0], asyncio.CancelledError)
     assert world.services.streams.counts() == {}
+
+
+# --- failures of the publisher ----------------------------------------------------------------------------------------
+
+
+async def restarted(world: World) -> None:
+    """Run the publisher as the supervisor does, once more after it has failed."""
+    first = asyncio.create_task(world.services.streams.run_publisher())
+    await settle()
+    assert isinstance(first.exception(), RuntimeError)
+    again = asyncio.create_task(world.services.streams.run_publisher())
+    await settle()
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+
+
+def fails_once(monkeypatch: pytest.MonkeyPatch, target: Any, name: str) -> None:
+    """Let a function fail the first time that it is called."""
+    real, calls = getattr(target, name), []
+
+    def failing(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise RuntimeError("broken")
+        return real(*args)
+
+    monkeypatch.setattr(target, name, failing)
+
+
+async def test_a_change_survives_the_failure_of_the_publisher(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays noted until its streams were told."""
+    (stream,) = await opened(world)
+    fails_once(monkeypatch, broadcast, "Update")
+    world.commit({"beta": flag(enabled=False)})
+    await restarted(world)
+    assert [event.event for event in stream.events] == ["put", "patch"]
+    await stream.leave()
+
+
+async def test_a_revocation_survives_the_failure_of_the_publisher(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys are looked up again after the restart."""
+    (stream,) = await opened(world)
+    fails_once(monkeypatch, world.services.access, "lookup")
+    world.commit(credentials={})
+    await restarted(world)
+    assert data(stream.events[-1])["reason"] == "revoked"
+    await stream.task
+
+
+async def test_a_commit_time_that_cannot_be_read_costs_a_measurement_and_no_change(world: World) -> None:
+    """The streams are told all the same."""
+    async with world.running():
+        (stream,) = await opened(world)
+        change = replace(world.commit({"other": flag()}), committed_at="soon")
+        configuration = world.configuration()
+        await settle()
+        measured = world.metrics.change_latency.count()
+        world.services.streams._on_swap(Swap(configuration, configuration, change))
+        await settle()
+        assert world.services.streams._stale == {}
+        assert world.metrics.change_latency.count() == measured
+        world.commit({"beta": flag(enabled=False)})
+        await settle()
+        assert stream.events[-1].event == "patch"
+        await stream.leave()
+
+
+def test_a_revision_that_was_made_twice_is_encoded_twice(world: World) -> None:
+    """An authority that was restored reuses numbers: the hashes tell the two changes apart."""
+    frames = Frames()
+    change = world.commit({"beta": flag(enabled=False)})
+    other = replace(change, content_hash="0" * 32, upsert_flags={})
+    assert frames.changes(change, Audience.SERVER) != frames.changes(other, Audience.SERVER)

@@ -10,6 +10,7 @@ from relay.engine.model import Evaluation, Reason
 from relay.protocol.keys import Kind
 from relay.serve.answers import SharedFrames
 from relay.serve.client_stream import ClientStream
+from relay.serve.kept_context import KeptContext
 from relay.settings import Serve, Streams
 from relay.sync.configuration import Configuration
 from tests.clocks import FakeClock, settle
@@ -313,7 +314,7 @@ def test_lifetimes_are_spread_by_a_fifth(world: World) -> None:
         ClientStream(
             grant,
             configuration=world.configuration(),
-            context={},
+            context=KeptContext({}, 1_000),
             ledger=world.services.ledger,
             frames=SharedFrames(),
             settings=Streams(),

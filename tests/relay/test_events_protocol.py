@@ -96,6 +96,9 @@ def test_null_is_as_good_as_absent() -> None:
         ("at", "2026-02-30T07:30:00Z", "no moment"),
         ("at", "1969-12-31T23:59:59Z", "1970"),
         ("at", "0001-01-01T00:00:00+23:59", "1970"),
+        ("at", "1970-01-01T00:00:00+00:01", "1970"),
+        ("at", "9999-12-31T23:59:59-23:59", "9999"),
+        ("at", "9999-12-31T23:59:59.999-00:01", "9999"),
         ("properties", [], "object"),
         ("properties", {"a": "x" * 8_192}, "8192 bytes"),
     ],
@@ -105,6 +108,13 @@ def test_each_wrong_field_is_named(field: str, value: Any, part: str) -> None:
     found = problems_of(TRACK, {**TRACK, field: value})
     assert list(found) == [f"events[1].{field}"]
     assert part in found[f"events[1].{field}"][0]
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59.999999999Z", "1970-01-01T00:00:00Z"])
+def test_whatever_moment_is_taken_can_be_written(at: str) -> None:
+    """Both ends of the range go through the record and back."""
+    (event,) = parse_events({"events": [{**TRACK, "at": at}]})
+    assert parse_record(orjson.loads(encode_event("env", event, 0))) == EventRecord("env", event)
 
 
 def test_all_problems_are_reported_at_once() -> None:

@@ -256,9 +256,12 @@ async def test_a_message_too_broken_to_belong_anywhere_restarts_the_stream(frame
 
 async def test_environments_no_longer_covered_are_let_go(stage: Stage) -> None:
     """Their configuration goes, and with it what was refused of them."""
+    assert stage.follower.covered == frozenset()
     connection = await stage.synced(FIRST, OTHER)
+    assert stage.follower.covered == {FIRST.ref.id, OTHER.ref.id}
     connection.send(changes(FIRST, BAD), environments(OTHER.ref))
     await until(lambda: set(stage.store.configurations) == {OTHER.ref.id})
+    assert stage.follower.covered == {OTHER.ref.id}
     assert not stage.follower.refusals
 
 

@@ -18,6 +18,7 @@ from relay.settings import Events, UpstreamLink
 from tests.clocks import FakeClock, settle
 
 ACCEPTED = b'{"status":"accepted","events":1,"duplicates":0,"counters":0}'
+PROBLEM = {"Content-Type": "application/problem+json; charset=utf-8"}
 Answer = tuple[int, bytes, dict[str, str]]
 
 
@@ -145,7 +146,7 @@ async def test_a_bad_record_is_isolated_and_quarantined(tmp_path: Path, status: 
 
     def answer(records: list[bytes]) -> Answer:
         if b'"bad"' in records:
-            return status, b'{"detail":"Line 1 cannot be stored."}', {}
+            return status, b'{"code":"unstorable","detail":"Line 1 cannot be stored."}', PROBLEM
         stored.extend(records)
         return 200, ACCEPTED, {}
 
@@ -174,13 +175,48 @@ async def test_halves_keep_their_ids_over_retries(tmp_path: Path) -> None:
         assert first[1] == [b"1"]
 
 
-async def test_a_web_page_is_no_refusal(tmp_path: Path) -> None:
-    """A proxy's own 400 page, as for plain HTTP sent to a TLS port, sets no event aside; it is an alarm."""
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"<html>400</html>", "text/html"),
+        (b"Invalid HTTP request received.", "text/plain"),
+        (b'{"code":"unstorable"}', "application/json"),
+        (b'{"title":"Bad Request"}', "application/problem+json"),
+        (b"not json", "application/problem+json"),
+        (b"[]", "application/problem+json"),
+    ],
+)
+async def test_only_the_authoritys_own_words_are_a_refusal(
+    tmp_path: Path, status: int, body: bytes, content_type: str
+) -> None:
+    """A proxy's own 400, as for plain HTTP sent to a TLS port, sets no event aside and is an alarm."""
     async with relaying(tmp_path) as relay:
-        await relay.spool.append([b"1"])
-        relay.authority.answer = lambda _records: (400, b"<html>400</html>", {"Content-Type": "text/html"})
+        await relay.spool.append([b"1", b"2"])
+        relay.authority.answer = lambda _records: (status, body, {"Content-Type": content_type})
         assert await relay.step() == 60
+        assert await relay.step() == 60
+        assert relay.authority.batches[0] == relay.authority.batches[1]
+        assert relay.spool.stats().records == 2
+
+
+async def test_a_proxys_limit_halves_a_batch_but_condemns_no_record(tmp_path: Path) -> None:
+    """A 413 that is not the authority's may be passed by halves; a single record that is still too long is kept."""
+    async with relaying(tmp_path) as relay:
+        await relay.spool.append([b"1", b"2", b"a long one"])
+        relay.authority.answer = lambda records: (
+            (413, b"<html>", {"Content-Type": "text/html"}) if sum(map(len, records)) > 1 else (200, ACCEPTED, {})
+        )
+        pauses = [await relay.step() for _ in range(6)]
+        assert pauses[-1] == 60
         assert relay.spool.stats().records == 1
+        assert relay.metrics.events_quarantined.total() == 0
+
+
+def test_what_is_wrong_with_the_request_is_not_blamed_on_its_records() -> None:
+    """A body that was cut off on the way is sent again whole."""
+    assert judge(400, PROBLEM, b'{"code":"incomplete_body"}').action is Action.FAILED
+    assert judge(400, PROBLEM, b'{"code":"malformed_json"}').action is Action.REFUSED
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 302])

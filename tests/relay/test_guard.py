@@ -70,6 +70,14 @@ async def test_an_unexpected_error_is_a_500_that_says_nothing_and_a_traceback_in
     assert vars(caplog.records[0])["request_id"] == "id-7"
 
 
+async def test_a_request_that_passes_two_guards_is_counted_once() -> None:
+    """One app mounted in another answers one request, not two."""
+    metrics = RelayMetrics()
+    app = Guard(Guard(broken, Limits(), metrics), Limits(), metrics)
+    assert (await call_asgi(app, "GET", "/x", b"", {})).status == 500
+    assert metrics.requests.total() == 1
+
+
 async def test_an_error_after_the_answer_began_breaks_the_connection() -> None:
     """Nothing can be said any more, so the server has to close."""
 

@@ -64,6 +64,22 @@ async def test_a_stale_configuration_is_ready_and_degraded(world: World, health:
     assert list((await ask(strict, "/readyz")).json["faults"]) == ["max_stale"]
 
 
+async def test_an_unknown_age_is_too_old_where_there_is_a_limit(world: World) -> None:
+    """What upstream never confirmed is not served where the operator asked for no older than so."""
+    health = Health("1", world.store, world.services.streams, world.metrics, world.clock)
+    assert world.store.age_s() is None
+    assert (await ask(health, "/readyz")).status == 200
+    answer = await ask(replace(health, max_stale_s=30), "/readyz")
+    assert (answer.status, list(answer.json["faults"])) == (503, ["max_stale"])
+
+
+async def test_a_refused_configuration_is_ready_and_degraded(health: Health) -> None:
+    """The last good one is served; the reason for the refusal is told."""
+    answer = await ask(replace(health, refused=lambda: "environment x at flags.a: is bad"), "/readyz")
+    assert (answer.status, answer.json["status"], answer.json["degraded"]) == (200, "ready", True)
+    assert answer.json["refused"] == "environment x at flags.a: is bad"
+
+
 async def test_a_configuration_from_the_file_is_ready_and_degraded(world: World) -> None:
     """However fresh it was when it was written: nobody has confirmed it to this process yet."""
     world.store.confirmed_at_ms = world.clock.wall_ms()

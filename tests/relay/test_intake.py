@@ -148,6 +148,28 @@ async def test_giving_up_the_oldest_has_an_end(tmp_path: Path) -> None:
         assert spool.stats().records > 0
 
 
+async def test_a_disk_that_cannot_give_up_the_oldest_is_a_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When even deleting fails, the call is refused like any other that finds no room."""
+
+    async def failing() -> bool:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with opened(tmp_path, shed="oldest") as (intake, spool):
+        monkeypatch.setattr(spool, "shed_oldest", failing)
+        with pytest.raises(Problem) as caught:
+            await accept_until_refused(intake)
+        assert (caught.value.status, caught.value.code) == (503, "spool_full")
+
+
+async def test_a_call_that_comes_after_the_end_is_a_503(tmp_path: Path) -> None:
+    """A connection that outlives the spool is told to come back, and reaches another process then."""
+    async with opened(tmp_path) as (intake, _):
+        pass
+    with pytest.raises(Problem) as caught:
+        await intake.accept("env", [track("a")])
+    assert (caught.value.status, caught.value.code) == (503, "spool_closed")
+
+
 async def test_memory_durability_answers_before_the_disk(tmp_path: Path) -> None:
     """With `durability = "memory"` the answer does not wait for the disk; what the disk then refuses is counted."""
     metrics = RelayMetrics()

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from relay.clock import SystemClock
+from relay.errors import BadSettings
 from relay.heartbeat import Heartbeat
 from relay.metrics import RelayMetrics
 from relay.process import Relay, hold
@@ -16,6 +17,7 @@ from relay.protocol.keys import Kind, mint
 from relay.report import process_fault
 from relay.settings import Admin, Data, RelaySettings, Serve, UpstreamLink
 from relay.supervise import Patience, Supervisor
+from relay.sync.follow import Refusal
 from tests.clocks import FakeClock, settle
 
 KEY = mint(Kind.RELAY, bytes(range(32)))
@@ -117,3 +119,51 @@ async def test_a_stuck_loop_and_a_failing_task_are_faults_of_the_process() -> No
     await supervisor.stop()
     await clock.advance(11)
     assert process_fault(heartbeat, supervisor) == "the event loop has not turned for 11 s"
+
+
+async def test_an_outbox_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:
+    """A relay that could not keep a kill must not begin; nothing is left locked or listening."""
+    (tmp_path / "outbox").write_text("a file, not a directory")
+    chosen = settings(tmp_path)
+    with pytest.raises(BadSettings, match=r"relay\.data\.dir: .* cannot be used"):
+        await hold(chosen, SystemClock(), RelayMetrics())
+    (tmp_path / "outbox").unlink()
+    async with started(tmp_path):
+        pass
+
+
+async def test_figures_of_the_spool_survive_a_disk_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task that copies them goes on and says it once: a status that is incomplete is no reason for a restart."""
+    async with started(tmp_path) as (relay, _, _):
+        report, clock = relay._report, FakeClock()
+
+        async def unreadable() -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(relay._spool, "measure", unreadable)
+        monkeypatch.setattr(report, "clock", clock)
+        task = asyncio.create_task(report.copy_spool_figures())
+        await clock.advance(5)
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait({task})
+    assert caplog.text.count("figures are incomplete") == 1
+
+
+async def test_connections_end_before_the_spool_closes(tmp_path: Path) -> None:
+    """Streams may use up all of their time without taking any from the requests that are under way."""
+    async with started(tmp_path) as (relay, _, _):
+        names = [phase.name for phase in relay._phases()]
+    assert names.index("sending streams away") < names.index("ending requests") < names.index("handing over events")
+
+
+async def test_a_refused_configuration_is_told(tmp_path: Path) -> None:
+    """What the follower refuses reaches the readiness probe, with place and reason."""
+    async with started(tmp_path) as (relay, _, _):
+        refused = relay._report.health().refused
+        assert refused() is None
+        relay._follower._inbox.refusals["e1"] = Refusal("e1", "flags.a", "is bad", 0, 1)
+        relay._follower._inbox.refusals[None] = Refusal(None, "message", "is no JSON", 0, 1)
+        assert refused() == "environment e1 at flags.a: is bad (and 1 more)"

@@ -7,24 +7,36 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
+import httptools
 import pytest
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from relay.errors import BadSettings
+from relay.errors import BadSettings, Problem
 from relay.metrics import Tally
+from relay.serve.http_limits import ANSWERED_BYTES, LimitedProtocol
 from relay.serve.outlet import Connection, connection_of
+from relay.serve.problems import render
 from relay.serve.server import HttpServer, Message, listen
 from relay.settings import Limits, Serve
+from tests.relay.live import until
 
 DEADLINE_S = 5.0
 SMALL = Limits(header_count=8, header_bytes=1_024, path_bytes=256, query_bytes=256, header_s=0.05)
 
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+SLOW = b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n"
+WISH = b"host: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: A\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+
 
 class App:
-    """Answers `ok` with the length of the body; `/slow` waits until it is told to go on; `/refuse` reads no body."""
+    """Answers `ok` with the length of the body; `/slow` waits until it is told to go on.
+
+    `/refuse` and `/early` read no body: the one closes the connection, the other keeps it.
+    """
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
@@ -36,17 +48,30 @@ class App:
             await send({"type": "http.response.start", "status": 413, "headers": headers})
             await send({"type": "http.response.body", "body": b"refused"})
             return
+        if scope["path"] == "/early":
+            await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
         size = 0
         while (message := await receive())["type"] == "http.request":
             size += len(message["body"])
             if not message["more_body"]:
                 break
+        else:
+            return
         self.entered.set()
         if scope["path"] == "/slow":
             await self.go_on.wait()
         body = f"ok {size}".encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
+
+
+async def passed(seconds: float) -> None:
+    """Return when so much time has passed, for timers that must not have fired by then."""
+    later = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, later.set)
+    await later.wait()
 
 
 class Peer:
@@ -84,6 +109,12 @@ class Running:
         self.server = server
         self.app = app
         self.refused = refused
+
+    @property
+    def connection(self) -> LimitedProtocol:
+        """The server's side of the only connection that there is."""
+        (connection,) = self.server._server.server_state.connections
+        return cast("LimitedProtocol", connection)
 
     @asynccontextmanager
     async def peer(self) -> AsyncIterator[Peer]:
@@ -147,7 +178,9 @@ async def test_unknown_host() -> None:
         (b"POST / HTTP/1.1\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd", 400, "bad_request"),
         (b"GET / HTTP/1.1\r\nhost: a", 408, "header_timeout"),
         (b"GET / HTTP/1.1\r\na: " + b"x" * 9_000, 431, "headers_too_large"),
-        (b"\r\n", 408, "header_timeout"),
+        (b"CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n", 400, "bad_request"),
+        (CHUNKED + b"zz\r\n", 400, "bad_request"),
+        (CHUNKED + b"0\r\na: " + b"x" * 1_100 + b"\r\n\r\n", 431, "headers_too_large"),
     ],
 )
 async def test_broken_heads_get_a_problem_and_are_cut(request_bytes: bytes, status: int, code: str) -> None:
@@ -178,10 +211,7 @@ async def test_a_slow_body_is_the_apps_business() -> None:
     async with running() as up, up.peer() as peer:
         await peer.send(b"POST / HTTP/1.1\r\nhost")
         await peer.send(b": a\r\ncontent-length: 4\r\n\r\nab")
-        loop = asyncio.get_running_loop()
-        later = asyncio.Event()
-        loop.call_later(SMALL.header_s * 2, later.set)
-        await later.wait()
+        await passed(SMALL.header_s * 2)
         await peer.send(b"cd")
         assert (await peer.answer())[2] == b"ok 4"
         await peer.send(b"GET /half HTTP/1.1\r\n")
@@ -199,26 +229,173 @@ async def test_a_refusal_can_be_read_by_a_client_that_is_still_sending() -> None
         assert await peer.is_closed()
 
 
-async def test_a_bad_head_behind_a_running_request_does_not_break_its_answer() -> None:
-    """Bytes of a refusal are never written into another answer; the connection just ends."""
+@pytest.mark.parametrize("behind", [b"\x01garbage\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HT", CHUNKED + b"zz\r\n"])
+async def test_what_is_broken_behind_a_request_costs_it_nothing(
+    behind: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request is answered in full, also in one segment with the broken bytes; then comes the end, and no error."""
     async with running() as up, up.peer() as peer:
-        await peer.send(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
-        await asyncio.wait_for(up.app.entered.wait(), DEADLINE_S)
-        await peer.send(b"nonsense\r\n\r\n")
+        await peer.send(SLOW + behind)
+        await until(lambda: up.refused.total() == 1 and up.app.entered.is_set())
+        up.app.go_on.set()
+        assert (await peer.answer())[::2] == (200, b"ok 0")
+        if behind.startswith(b"POST"):  # its own head was whole, so it has an answer of its own
+            assert (await peer.answer())[0] == 400
         assert await peer.is_closed()
-        assert up.refused.value("bad_request") == 1
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-async def test_a_wish_to_upgrade_is_ignored() -> None:
-    """Clients that offer HTTP/2 by upgrade, as Java's does on its first request, are answered in HTTP/1.1."""
-    head = (
-        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: A\r\n\r\n"
-    )
+async def test_a_request_behind_the_last_one_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    """What is pipelined behind a request that closes the connection is not answered, and nothing is logged."""
     async with running() as up, up.peer() as peer:
-        await peer.send(head)
+        await peer.send(b"GET /refuse HTTP/1.1\r\n\r\nPOST /early HTTP/1.1\r\ncontent-length: 4\r\n\r\nab")
+        assert (await peer.answer())[0] == 413
+        await peer.send(b"cd")
+        assert await peer.is_closed()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("cut", ["nowhere", "before the body", "everywhere"])
+async def test_a_wish_to_upgrade_is_ignored(framing: str, cut: str) -> None:
+    """Who offers HTTP/2 by upgrade, as Java's client and `curl --http2` do, is answered in HTTP/1.1, with the body."""
+    field, body = {
+        "length": (b"content-length: 5", b"abcde"),
+        "chunked": (b"transfer-encoding: chunked", b"2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"),
+    }[framing]
+    head = b"POST / HTTP/1.1\r\n" + WISH + field + b"\r\n\r\n"
+    whole = head + body
+    segments = {
+        "nowhere": [whole],
+        "before the body": [head, body],
+        "everywhere": [whole[place : place + 1] for place in range(len(whole))],
+    }[cut]
+    async with running() as up, up.peer() as peer:
+        for _ in range(2):
+            await peer.send(GET)
+            assert (await peer.answer())[::2] == (200, b"ok 0")
+            for segment in segments:  # straight to the protocol, because a socket may join what is sent apart
+                up.connection.data_received(segment)
+                await asyncio.sleep(0)  # the app takes its turn between any two
+            assert (await peer.answer())[::2] == (200, b"ok 5")
+
+
+async def test_pipelined_wishes_to_upgrade() -> None:
+    """However many stand in one segment, each is answered, and what follows the last one too."""
+    count = 1_100  # more than Python's frames
+    async with running() as up, up.peer() as peer:
+        await peer.send(GET)
+        await peer.answer()
+        up.connection.data_received((b"GET / HTTP/1.1\r\n" + WISH + b"\r\n") * count + CHUNKED + b"0\r\n\r\n")
+        assert {(await peer.answer())[::2] for _ in range(count + 1)} == {(200, b"ok 0")}
+
+
+async def test_the_app_sees_a_wish_without_its_field() -> None:
+    """All other fields, the method, the target and the version arrive as they were sent."""
+    seen: list[Message] = []
+
+    async def app(scope: Message, _receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        seen.append(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async with running() as up:
+        up.server._server.config.loaded_app = app
+        async with up.peer() as peer:
+            await peer.send(
+                b"PUT /a%20b?c=%FF HTTP/1.0\r\n" + WISH + b"X-Twice: 1\r\nX-Twice: \xe9\r\nx-empty:\r\n\r\n"
+            )
+            assert (await peer.answer())[1]["connection"] == "close"
+    (scope,) = seen
+    assert (scope["method"], scope["raw_path"], scope["query_string"]) == ("PUT", b"/a%20b", b"c=%FF")
+    assert scope["http_version"] == "1.0"
+    assert scope["headers"] == [
+        (b"host", b"a"),
+        (b"connection", b"Upgrade, HTTP2-Settings"),
+        (b"http2-settings", b"A"),
+        (b"x-twice", b"1"),
+        (b"x-twice", b"\xe9"),
+        (b"x-empty", b""),
+    ]
+
+
+async def test_the_rest_of_an_answered_request_is_read_away() -> None:
+    """A body that comes after its answer has neither the head's size nor its deadline, and the next request works."""
+    size = 40_000
+    async with running() as up, up.peer() as peer:
+        for _ in range(2):
+            await peer.send(b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size)
+            assert (await peer.answer())[0] == 401
+            await peer.send(b"x" * (size - 1))
+            await passed(SMALL.header_s * 2)
+            await peer.send(b"x" + GET)
+            assert (await peer.answer())[::2] == (200, b"ok 0")
+        assert up.refused.total() == 0
+
+
+@pytest.mark.parametrize("rest", [b"x" * (ANSWERED_BYTES + 1), b"zz\r\n"])
+async def test_the_rest_of_an_answered_request_gets_no_second_answer(rest: bytes) -> None:
+    """What is too long or no body ends the connection without a word."""
+    framing = b"transfer-encoding: chunked" if rest.startswith(b"z") else b"content-length: 9999999"
+    async with running() as up, up.peer() as peer:
+        await peer.send(b"POST /early HTTP/1.1\r\nhost: a\r\n" + framing + b"\r\n\r\n")
+        assert (await peer.answer())[0] == 401
+        await peer.send(rest)
+        assert await peer.is_closed()
+
+
+async def test_the_rest_of_an_answered_request_has_the_keep_alive_time() -> None:
+    """Bytes of the rest do not make that time longer; then the connection ends without a word."""
+    async with running() as up, up.peer() as peer:
+        await peer.send(GET)
+        await peer.answer()
+        up.connection.timeout_keep_alive = cast("int", SMALL.header_s)
+        await peer.send(b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: 99\r\n\r\n")
+        assert (await peer.answer())[0] == 401
+        await peer.send(b"x")
+        assert await peer.is_closed()
+
+
+async def test_blank_lines_are_no_request() -> None:
+    """They are passed over before a request, do not make the keep-alive time longer, and never get an answer."""
+    async with running() as up, up.peer() as peer:
+        await peer.send(b"\r\n")
+        await passed(SMALL.header_s * 2)
+        await peer.send(b"\r\n" + GET)
         assert (await peer.answer())[0] == 200
-        await peer.send(head + b"GET /second HTTP/1.1\r\nhost: a\r\n\r\n")
-        assert [(await peer.answer())[0], (await peer.answer())[0]] == [200, 200]
+        assert up.refused.total() == 0
+        alarm = up.connection.timeout_keep_alive_task
+        up.connection.data_received(b"\r\n")
+        assert alarm is not None
+        assert up.connection.timeout_keep_alive_task is alarm
+        await peer.send(b"\r\n" * ANSWERED_BYTES)
+        assert await peer.is_closed()
+
+
+async def test_a_head_that_begins_behind_a_long_body_is_not_charged_with_it() -> None:
+    """A segment may hold the end of one request and the beginning of the next."""
+    async with running() as up, up.peer() as peer:
+        await peer.send(GET)
+        await peer.answer()
+        post = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9000\r\n\r\n" + b"x" * 9_000
+        up.connection.data_received(post + GET[:9])
+        up.connection.data_received(GET[9:])
+        assert [(await peer.answer())[2] for _ in range(2)] == [b"ok 9000", b"ok 0"]
+
+
+async def test_an_ofrep_refusal_names_the_key_as_it_was_routed() -> None:
+    """The path is unquoted once, by the server."""
+
+    async def refusing(scope: Message, _receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        headers, body = render(Problem(404, "flag_not_found", "There is none."), scope, "id")
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async with running() as up:
+        up.server._server.config.loaded_app = refusing
+        async with up.peer() as peer:
+            await peer.send(b"POST /ofrep/v1/evaluate/flags/a%2541%2Fb HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert json.loads((await peer.answer())[2])["key"] == "a%41/b"
 
 
 async def test_too_many_connections() -> None:
@@ -301,10 +478,48 @@ def test_the_internals_of_uvicorn_that_are_used() -> None:
     """What is overridden or called exists as it is expected; a new version of uvicorn that changes it fails here."""
     assert uvicorn.__version__.startswith("0.54.")
     for name in ("connection_made", "connection_lost", "data_received", "on_message_begin", "on_url", "on_header",
-                 "on_headers_complete", "on_response_complete", "shutdown", "timeout_keep_alive_handler",
-                 "_unset_keepalive_if_required"):  # fmt: skip
+                 "on_headers_complete", "on_message_complete", "on_response_complete", "shutdown",
+                 "timeout_keep_alive_handler", "_unset_keepalive_if_required", "_should_upgrade"):  # fmt: skip
         assert callable(getattr(HttpToolsProtocol, name)), name
     assert list(inspect.signature(HttpToolsProtocol).parameters) == ["config", "server_state", "app_state", "_loop"]
     assert {"startup", "main_loop", "on_tick"} <= set(dir(uvicorn.Server))
     server = uvicorn.Server(uvicorn.Config(App(), lifespan="off", log_config=None))
     assert {"connections", "tasks", "default_headers"} <= set(vars(server.server_state))
+
+
+async def test_the_state_of_uvicorns_requests_that_is_used() -> None:
+    """What is read and set on the connection and its request is there, and pipelined ones queue from the left."""
+    async with running() as up, up.peer() as peer:
+        await peer.send(SLOW + GET + GET)
+        await asyncio.wait_for(up.app.entered.wait(), DEADLINE_S)
+        connection = up.connection
+        assert {"cycle", "pipeline", "parser", "headers", "url", "scope", "flow", "timeout_keep_alive",
+                "timeout_keep_alive_task"} <= set(vars(connection))  # fmt: skip
+        assert isinstance(connection.cycle, RequestResponseCycle)
+        assert {"keep_alive", "more_body", "disconnected", "message_event", "response_started", "response_complete",
+                "transport"} <= set(vars(connection.cycle))  # fmt: skip
+        assert len(connection.pipeline) == 2
+        assert connection.pipeline[0][0] is connection.cycle
+
+
+def test_the_behaviour_of_httptools_that_is_used() -> None:
+    """A wish to upgrade ends the parsing behind its head, body or not, of any buffer, by an exception of its own."""
+    calls: list[str] = []
+
+    class Callbacks:
+        def on_headers_complete(self) -> None:
+            calls.append(f"headers complete, {parser.should_upgrade()}")
+
+        def on_body(self, body: bytes) -> None:
+            calls.append(f"body {body!r}")
+
+        def on_message_complete(self) -> None:
+            calls.append(f"message complete, {parser.should_upgrade()}")
+
+    parser = httptools.HttpRequestParser(Callbacks())
+    head = b"POST / HTTP/1.1\r\n" + WISH + b"content-length: 3\r\n\r\n"
+    with pytest.raises(httptools.HttpParserUpgrade) as caught:
+        parser.feed_data(memoryview(b"before" + head + b"abc")[6:])
+    assert caught.value.args == (len(head),)
+    assert calls == ["headers complete, True", "message complete, True"]
+    assert not issubclass(httptools.HttpParserUpgrade, httptools.HttpParserError)

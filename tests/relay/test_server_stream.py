@@ -193,7 +193,18 @@ async def test_a_relays_bookmark_tells_when_its_own_upstream_confirmed(world: Wo
     async with world.running():
         stream = await opened(world)
         await world.fake.advance(60)
-        assert {data(each)["at"] for each in stream.events if each.event == "bookmark"} == {confirmed}
+        bookmarks = [data(each) for each in stream.events if each.event == "bookmark"]
+        assert {each["at"] for each in bookmarks} == {confirmed}
+        assert [round(each["age_s"]) for each in bookmarks] == [0, 15, 30, 45]
+        await stream.leave()
+
+
+async def test_a_relay_that_was_never_confirmed_says_so(world: World) -> None:
+    """Its bookmarks confirm positions and make nothing fresher."""
+    async with world.running():
+        stream = await opened(world)
+        (bookmark,) = (data(each) for each in stream.events if each.event == "bookmark")
+        assert (bookmark["at"], bookmark["age_s"]) == (None, None)
         await stream.leave()
 
 

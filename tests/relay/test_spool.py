@@ -7,14 +7,16 @@ import asyncio
 import errno
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from relay.events.disk import Disk, SpoolFailed, SpoolFull, SpoolLocked
+from relay.events.disk import Disk, SpoolClosed, SpoolFailed, SpoolFull, SpoolLocked
 from relay.events.reader import Batch
+from relay.events.segment_file import Segment
 from relay.events.spool import Spool
 from relay.metrics import RelayMetrics
 from relay.settings import Events
@@ -195,6 +197,59 @@ async def test_consumed_segments_are_deleted(tmp_path: Path) -> None:
         async with opened(directory) as spool:
             await spool.append([b"%d" % number])
             assert await drained(spool) == [b"%d" % number]
+
+
+async def test_a_segment_that_grows_while_it_is_looked_at_is_not_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records committed, and their segment sealed, between the reader's two looks at it are given out all the same."""
+    loop, slot = asyncio.get_running_loop(), Segment.__dict__["size"]
+    async with opened(tmp_path / "spool") as spool:
+        await spool.append([b"1"])
+        assert await spool.peek() is not None
+        is_ours = threading.current_thread()
+        late = [b"2" * SEGMENT, b"3"]
+
+        async def append(record: bytes) -> None:
+            await spool.append([record])
+
+        def read_then_grow(segment: Segment) -> int:
+            size: int = slot.__get__(segment)
+            is_reader = threading.current_thread() not in {is_ours, spool._writer._thread}
+            while is_reader and late and not segment.is_sealed:
+                asyncio.run_coroutine_threadsafe(append(late.pop(0)), loop).result()
+            return size
+
+        await spool.acknowledge(await taken(spool))
+        monkeypatch.setattr(Segment, "size", property(read_then_grow, slot.__set__))
+        assert await spool.peek() is None
+        assert late == []
+        monkeypatch.undo()
+        assert await drained(spool) == [b"2" * SEGMENT, b"3"]
+
+
+async def test_a_quarantine_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
+    """An operator may move the directory away while the relay runs: records are kept in a new one."""
+    quarantine = tmp_path / "spool" / "quarantine"
+    async with opened(tmp_path / "spool") as spool:
+        quarantine.rmdir()
+        assert (await spool.measure()).quarantine_bytes == 0
+        await spool.append([b'{"a":1}'])
+        await spool.reject(await taken(spool), "422: no")
+        assert (await spool.measure()).quarantine_bytes > 0
+        shutil.rmtree(quarantine)
+        await spool.append([b"first", b"second"])
+        path = only_segment(tmp_path / "spool")
+        path.write_bytes(path.read_bytes().replace(b"first", b"fir5t"))
+        assert await drained(spool) == [b"second"]
+    assert [path.name[:7] for path in quarantine.iterdir()] == ["damaged"]
+
+
+async def test_a_file_that_vanishes_while_the_quarantine_is_measured_counts_nothing(tmp_path: Path) -> None:
+    """What is listed need not be there any more a moment later."""
+    async with opened(tmp_path / "spool") as spool:
+        (tmp_path / "spool" / "quarantine" / "gone").symlink_to("nowhere")
+        assert (await spool.measure()).quarantine_bytes == 0
 
 
 async def test_a_directory_has_one_owner(tmp_path: Path) -> None:
@@ -461,17 +516,18 @@ async def test_damage_with_no_room_to_keep_it_does_not_stop_the_rest(
         def no_room(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr("relay.events.quarantine._write_durably", no_room)
+        monkeypatch.setattr("relay.events.quarantine.write_synced", no_room)
         assert await drained(spool) == [b"second"]
 
 
 async def test_an_unreadable_segment_does_not_keep_the_relay_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A segment whose bytes the disk does not give back is left alone and counted; everything else works."""
+    """A segment whose bytes the disk does not give back is set aside and counted; no later start deletes it."""
     async with opened(tmp_path / "spool") as spool:
         await spool.append([b"first"])
     path = only_segment(tmp_path / "spool")
+    bytes_before = path.read_bytes()
 
     def unreadable(_path: Path) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
@@ -482,7 +538,14 @@ async def test_an_unreadable_segment_does_not_keep_the_relay_from_starting(
         await spool.append([b"second"])
         assert await drained(spool) == [b"second"]
     assert metrics.events_quarantined.value("damaged") == 1
-    assert path.exists()
+    monkeypatch.undo()
+    async with opened(tmp_path / "spool", metrics=metrics) as spool:
+        assert await spool.peek() is None
+        assert spool.stats().quarantine_bytes == len(bytes_before)
+    assert metrics.events_quarantined.value("damaged") == 1
+    assert not path.exists()
+    (kept,) = (tmp_path / "spool" / "quarantine").iterdir()
+    assert kept.read_bytes() == bytes_before
 
 
 async def test_a_damaged_cursor_slot_falls_back_to_the_other(tmp_path: Path) -> None:
@@ -571,20 +634,20 @@ async def test_the_age_of_the_oldest_record_is_shown(tmp_path: Path) -> None:
     await clock.advance(30)
     await spool.append([b"2"])
     await clock.advance(12)
-    assert spool.stats().oldest_age_s == 42
+    assert (await spool.measure()).oldest_age_s == 42
     await spool.acknowledge(await taken(spool))
-    assert spool.stats().oldest_age_s == 12
+    assert (await spool.measure()).oldest_age_s == 12
     only_segment(tmp_path / "spool").unlink()
-    assert spool.stats().oldest_age_s is None
+    assert (await spool.measure()).oldest_age_s is None
     await spool.close()
 
 
 async def test_a_closed_spool_takes_nothing(tmp_path: Path) -> None:
-    """Closing writes what waits; afterwards an append is an error of the program."""
+    """Closing writes what waits; afterwards an append is refused like any other that cannot be kept."""
     async with opened(tmp_path / "spool") as spool:
         future = spool.append([b"last"])
     assert future.done()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(SpoolClosed, match="closed"):
         spool.append([b"late"])
     async with opened(tmp_path / "spool") as spool:
         assert await drained(spool) == [b"last"]

@@ -355,6 +355,23 @@ async def test_age_is_the_time_since_the_last_good_bookmark(store: Store, clock:
     assert store.age_s() == 0
 
 
+async def test_news_from_an_upstream_that_is_cut_off_is_as_old_as_its_own(store: Store, clock: FakeClock) -> None:
+    """The age that a bookmark declares counts, an unknown one makes nothing fresher, and an older one nothing older."""
+    marks = {ID: mark_of(FIRST)}
+    assert store.confirm(Bookmark(marks, None, None)) == {}
+    assert store.staleness == Staleness(Origin.UPSTREAM, None)
+    store.confirm(Bookmark(marks, COMMITTED_AT, 600.0))
+    await clock.advance(15)
+    assert store.age_s() == 615
+    assert store.confirmed_at_ms == clock.wall_ms() - 615_000
+    store.confirm(Bookmark(marks, None, None))
+    assert store.age_s() == 615
+    store.confirm(Bookmark(marks, COMMITTED_AT, 5.0))
+    await clock.advance(10)
+    store.confirm(Bookmark(marks, COMMITTED_AT, 600.0))
+    assert store.age_s() == 15
+
+
 def test_age_of_what_an_earlier_process_confirmed(clock: FakeClock) -> None:
     """Before the first bookmark the age is told by the wall clock, never negative when that jumped."""
     store = Store(clock)

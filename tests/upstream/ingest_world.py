@@ -29,6 +29,7 @@ from upstream.domain.entities import Credential, CredentialKind
 from upstream.domain.permissions import Actor
 from upstream.domain.snapshot import credential_object
 from upstream.ingest import Ingest
+from upstream.settings import UpstreamLimits
 from upstream.storage import tables
 from upstream.storage.database import Database, open_database, sqlite_engine
 
@@ -65,6 +66,7 @@ def credential(kind: Kind, number: int = 1, **changes: Any) -> Credential:
 CREDENTIALS = (
     credential(Kind.RELAY),
     credential(Kind.RELAY, 2, environments=(STAGING,)),
+    credential(Kind.RELAY, 3, organisation_id=OTHER_ORG),
     credential(Kind.SERVER, environment_id=PRODUCTION),
     credential(Kind.CLIENT, environment_id=PRODUCTION),
 )
@@ -166,6 +168,8 @@ class World:
     """The routes, and the database under them."""
 
     app: Any
+    api: FastAPI
+    ingest: Ingest
     database: Database
     clock: FakeClock
     actor: Actor
@@ -214,18 +218,19 @@ async def world(directory: Path) -> AsyncIterator[World]:
     path.write_bytes(_prepared())
     database = Database(f"sqlite:///{path}")
     actor = Actor(type="member", id="m", name="m", organisation_id=ORG, scopes=frozenset({"flags:read"}))
-    made = World(None, database, clock, actor)
+    ingest = Ingest(database, clock, UpstreamLimits(ingest_bytes=MAX_BYTES))
+    app = FastAPI()
+    made = World(None, app, ingest, database, clock, actor)
 
     async def authenticate(_scope: Any) -> Actor:
         return made.actor
 
-    app = FastAPI()
     errors.install(app)
     app.state.services = SimpleNamespace(
         database=database, clock=clock, authenticator=SimpleNamespace(authenticate=authenticate, note_refusal=print)
     )
     access = Access(_store(clock), clock, relay_metrics)
-    app.include_router(ingest_route.router(access, Ingest(database, clock, MAX_BYTES)), prefix="/api/v2")
+    app.include_router(ingest_route.router(access, ingest), prefix="/api/v2")
     app.include_router(metrics.router, prefix="/api/v2")
     made.app = Guard(cast("Any", app), limits, relay_metrics)
     try:

@@ -4,6 +4,7 @@ import pytest
 
 from relay.protocol.keys import Kind, kind_of
 from tests.upstream.management import P, World
+from upstream.domain.permissions import SCOPES
 
 V2 = "/api/v2"
 
@@ -217,6 +218,66 @@ async def test_the_audit_log_says_who_did_what(world: World) -> None:
     assert await actions("action=flag.created&flag=two") == ["flag.created"]
     assert await actions("flag=nothing") == []
     assert await actions("environment=nothing") == []
+
+
+async def test_the_audit_log_of_the_organisation(world: World) -> None:
+    """What belongs to no project is there too; filters narrow it, and a limited caller sees its projects' entries."""
+    other = (await world.api.shown(f"{V2}/projects/other"))["id"]
+    await world.api.made(f"{V2}/projects/other/flags", {"key": "theirs", "type": "boolean"})
+
+    async def actions(query: str = "", caller: str = "all") -> list[str]:
+        return [each["action"] for each in (await world.caller(caller).shown(f"{V2}/audit?{query}"))["data"]]
+
+    assert set(await actions("limit=100")) >= {"member.created", "token.created", "flag.created", "project.created"}
+    assert await actions("limit=1") == ["flag.created"]
+    assert await actions("action=member.created") == ["member.created"] * 2
+    assert await actions("project=other&flag=theirs") == await actions("project=other&action=flag.created")
+    assert await actions("project=shop&environment=production") == await actions("action=key.created&project=shop")
+    assert await actions("flag=theirs") == []
+    seen = (await world.caller("limited").shown(f"{V2}/audit"))["data"]
+    assert {each["project_id"] for each in seen} == {other}
+    assert (await world.caller("limited").get(f"{V2}/audit?project=shop")).code == "wrong_project"
+    assert (await world.caller("read").get(f"{V2}/audit")).code == "permission_denied"
+    assert await actions("action=member.created", "rival") == []
+
+
+async def test_the_audit_log_outlives_its_project(world: World) -> None:
+    """Entries of a deleted project are found by its id."""
+    other = (await world.api.shown(f"{V2}/projects/other"))["id"]
+    assert (await world.api.delete(f"{V2}/projects/other")).status == 204
+    newest = (await world.api.shown(f"{V2}/audit?project={other}&limit=1"))["data"]
+    assert [each["action"] for each in newest] == ["project.deleted"]
+
+
+async def test_a_limited_caller_meets_the_members_within_its_projects(world: World) -> None:
+    """Members who reach farther are not listed or shown to it, and not changed by it."""
+    body = {"scopes": list(SCOPES), "projects": ["other"], "name": "clerk"}
+    world.keys["clerk"] = (await world.api.made(f"{V2}/tokens", body))["token"]
+    clerk = world.caller("clerk")
+    for name, projects in {"in": ["other"], "out": ["shop"], "both": ["shop", "other"]}.items():
+        await world.api.made(f"{V2}/members", {"email": f"{name}@acme.example", "projects": projects})
+    listed = await clerk.shown(f"{V2}/members")
+    assert ([each["email"] for each in listed["data"]], listed["total"]) == (["in@acme.example"], 1)
+    assert (await clerk.shown(f"{V2}/members?search=out"))["data"] == []
+    assert (await clerk.get(f"{V2}/members/in@acme.example")).status == 200
+    for email in ("out@acme.example", "both@acme.example", "vera@acme.example"):
+        path = f"{V2}/members/{email}"
+        assert (await clerk.get(path)).code == "member_not_found"
+        assert (await clerk.patch(path, {"password": "taken over now"})).code == "wrong_project"
+        assert (await clerk.delete(path)).code == "wrong_project"
+
+
+async def test_a_token_with_an_end_makes_nothing_that_outlives_it(world: World) -> None:
+    """What it makes without an expiry ends with it; a later one is refused with the field."""
+    end = {"expires_at": "2099-01-01T00:00:00.000Z"}
+    made = await world.api.made(f"{V2}/tokens", {"name": "short", "scopes": ["keys:write", "flags:read"], **end})
+    world.keys["short"] = made["token"]
+    short = world.caller("short")
+    heir = await short.made(f"{V2}/tokens", {"name": "heir", "scopes": ["flags:read"]})
+    assert heir["expires_at"] == made["expires_at"]
+    late = {"kind": "relay", "expires_at": "2100-01-01T00:00:00Z"}
+    refused = await short.post(f"{V2}/keys", late)
+    assert (refused.status, list(refused.body["errors"])) == (422, ["expires_at"])
 
 
 async def test_each_organisation_sees_its_own(world: World) -> None:

@@ -1,13 +1,18 @@
 """Signing in, staying signed in, signing out; tokens and what is logged of refused ones."""
 
+from typing import Any
+
 import jwt
 import pytest
 
 from relay.protocol.keys import Kind, mint
 from tests.upstream.management import CHEAP, EMAIL, PASSWORD, SIGNING_KEY, P, Template, World, open_world
+from tests.upstream.rig import Bang
 from upstream.api.app import SignInLimits
 from upstream.api.passwords import Passwords
-from upstream.domain.commands import CreateToken, UpdateMember
+from upstream.domain.commands import CreateToken, DeleteMember, UpdateMember
+from upstream.storage import transaction
+from upstream.storage.database import Database
 
 AUTH = "/api/v2/auth"
 
@@ -168,6 +173,57 @@ async def test_a_new_password_ends_the_sign_ins(world: World) -> None:
     assert changed.status == 200
     assert (await world.caller("dev").get(f"{AUTH}/me")).code == "key_ended"
     await world.sign_in("dev@acme.example", "another long one")
+
+
+async def test_a_new_password_and_the_end_of_the_sign_ins_are_one_transaction(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the sign-ins cannot be ended the password stays, too; what has committed has done both."""
+    member = (await world.api.shown("/api/v2/members?search=vera"))["data"][0]
+    world.keys["vera"] = (await world.sign_in("vera@acme.example"))["access_token"]
+    writes: list[str] = []
+    write = Database.write
+
+    async def counting(self: Database, *work: Any) -> Any:
+        writes.append("write")
+        return await write(self, *work)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "write", counting)
+        await world.do(UpdateMember(member=member["id"], password_hash=CHEAP.hash("another long one")))
+    assert writes == ["write"]
+    assert (await world.caller("vera").get(f"{AUTH}/me")).code == "key_ended"
+
+    def fail(*_: object) -> None:
+        raise Bang
+
+    world.keys["vera"] = (await world.sign_in("vera@acme.example", "another long one"))["access_token"]
+    monkeypatch.setattr(transaction, "_sign_out", fail)
+    with pytest.raises(Bang):
+        await world.do(UpdateMember(member=member["id"], password_hash=CHEAP.hash("a third long one")))
+    await world.sign_in("vera@acme.example", "another long one")
+
+
+@pytest.mark.parametrize("meanwhile", ["changed", "deleted"])
+async def test_a_password_verified_before_it_changed_opens_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """A sign-in whose password is replaced, or whose member is deleted, after it was verified is a 401."""
+    member = (await world.api.shown("/api/v2/members?search=vera"))["data"][0]
+    verify = Passwords.verify
+
+    async def verified_then(self: Passwords, stored: str | None, password: str) -> bool:
+        is_right = await verify(self, stored, password)
+        assert is_right
+        if meanwhile == "changed":
+            await world.do(UpdateMember(member=member["id"], password_hash=CHEAP.hash("another long one")))
+        else:
+            await world.do(DeleteMember(member=member["id"]))
+        return is_right
+
+    monkeypatch.setattr(Passwords, "verify", verified_then)
+    refused = await world.nobody.post(f"{AUTH}/login", {"email": "vera@acme.example", "password": PASSWORD})
+    assert (refused.status, refused.code) == (401, "wrong_credentials")
 
 
 async def test_forged_access_tokens_are_refused(world: World) -> None:

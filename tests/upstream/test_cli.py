@@ -86,6 +86,14 @@ def test_ports_in_use_are_found_before_anything_starts(tmp_path: Path) -> None:
     assert not directory.exists()
 
 
+def test_one_port_for_two_listeners_is_found(tmp_path: Path) -> None:
+    """Each is free, and still only one of them can have it."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with pytest.raises(BadSettings, match=r"^relay\.serve\.port: cannot listen on"):
+        up.check_ports(planned(tmp_path, is_demo=True, upstream_port=port, relay_port=port))
+
+
 def test_serve_says_what_is_wrong(tmp_path: Path) -> None:
     """A directory that another process has is named; the status is 2."""
     with data_dir.taken(tmp_path):
@@ -189,3 +197,22 @@ def test_without_the_extra_the_remedy_is_printed(
         program.main()
     assert caught.value.code == 2
     assert "pip install 'halyard[upstream]'" in capsys.readouterr().err
+
+
+def test_an_interrupt_before_anything_has_begun_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C while the imports run ends with the status that shells know, and no traceback."""
+    found = builtins.__import__
+
+    def interrupted(name: str, *rest: Any) -> Any:
+        if name == "typer":
+            raise KeyboardInterrupt
+        return found(name, *rest)
+
+    monkeypatch.delitem(sys.modules, "upstream.cli")
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        program.main()
+    assert caught.value.code == 130
+    assert capsys.readouterr() == ("", "")

@@ -1,5 +1,6 @@
 """What becomes of projects, environments, segments, keys, tokens and members, and who may do what."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -35,9 +36,9 @@ from upstream.domain.commands import (
     UpdateProject,
     UpdateSegment,
 )
-from upstream.domain.entities import Credential, CredentialKind, Organisation, Project, Role
+from upstream.domain.entities import Credential, CredentialKind, Member, Organisation, Project, Role
 from upstream.domain.errors import Kind
-from upstream.domain.permissions import Actor, system_actor
+from upstream.domain.permissions import SCOPES, Actor, system_actor
 
 PRO = {"attribute": "plan", "op": "equals", "values": ["pro"]}
 
@@ -273,6 +274,55 @@ def actor_of(rig: Rig, **fields: Any) -> Actor:
     return Actor(type="member", id="m", name="Ann", organisation_id=rig.organisation_id, **fields)
 
 
+def token_of(rig: Rig, *scopes: str, **fields: Any) -> Actor:
+    actor = Actor(type="token", id="t", name="ci", organisation_id=rig.organisation_id, scopes=frozenset(scopes))
+    return replace(actor, **fields)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        CreateKey(kind=CredentialKind.RELAY),
+        CreateKey(kind=CredentialKind.SERVER, project="shop", environment="production"),
+        CreateKey(kind=CredentialKind.CLIENT, project="shop", environment="production"),
+    ],
+)
+def test_who_may_not_read_flags_makes_no_key_that_does(rig: Rig, command: Command) -> None:
+    """Managing keys alone is not enough: a relay key would read every flag and the environments' secrets."""
+    refused = rig.refused(command, token_of(rig, "keys:write"))
+    assert (refused.kind, refused.code, refused.extra["needed"]) == (Kind.FORBIDDEN, "permission_missing", "flags:read")
+    rig.do(command, token_of(rig, "keys:write", "flags:read"))
+
+
+def test_a_relay_key_reaches_no_farther_than_its_maker(rig: Rig) -> None:
+    """Without named projects it gets the maker's own; other projects and environments are refused."""
+    rig.do(CreateProject(key="other"))
+    limited = token_of(rig, "keys:write", "flags:read", projects=frozenset({rig.project.id}))
+    made = rig.do(CreateKey(kind=CredentialKind.RELAY), limited).decision.entity
+    assert isinstance(made, Credential)
+    assert made.projects == (rig.project.id,)
+    for beyond in ({"projects": ["other"]}, {"environments": ["other/production"]}):
+        refused = rig.refused(CreateKey(kind=CredentialKind.RELAY, **beyond), limited)  # type: ignore[arg-type]
+        assert refused.code == "wrong_project"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [CreateKey(kind=CredentialKind.RELAY), CreateToken(name="heir", scopes=["flags:read"])],
+)
+def test_nothing_outlives_the_token_that_it_is_made_with(rig: Rig, command: CreateKey | CreateToken) -> None:
+    """Without an expiry it gets the token's; an earlier one is kept and a later one refused."""
+    end = rig.clock.wall_ms() + 60_000
+    maker = token_of(rig, "keys:write", "flags:read", expires_at=end)
+    for asked, given in ((None, end), (end, end), (end - 1, end - 1)):
+        made = rig.do(replace(command, expires_at=asked), maker).decision.entity
+        assert isinstance(made, Credential)
+        assert made.expires_at == given
+    refused = rig.refused(replace(command, expires_at=end + 1), maker)
+    assert list(refused.errors) == ["expires_at"]
+    assert "nothing it makes lives longer" in refused.errors["expires_at"][0]
+
+
 @pytest.mark.parametrize(("role", "may"), [(Role.VIEWER, 0), (Role.DEVELOPER, 2), (Role.ADMIN, 4), (Role.OWNER, 4)])
 def test_roles_permit_what_the_table_says(rig: Rig, role: Role, may: int) -> None:
     """Developers change flags, administrators projects and keys too, viewers nothing."""
@@ -335,6 +385,44 @@ def test_members_have_one_address_and_bounded_roles(rig: Rig) -> None:
     assert rig.refused(UpdateMember(member=owner.id, name="B"), admin).code == "role_too_high"
     limited = rig.make(CreateMember(email="c@example.test", projects=["shop"]))
     assert limited.projects == (rig.project.id,)
+
+
+@pytest.mark.parametrize("make_actor", [actor_of, token_of])
+@pytest.mark.parametrize("projects", [None, ["other"], ["shop", "other"]])
+def test_who_is_limited_does_not_decide_about_who_reaches_farther(
+    rig: Rig, make_actor: Callable[..., Actor], projects: list[str] | None
+) -> None:
+    """Neither a limited administrator nor a limited token sets such a member's password, limits or deletes them."""
+    rig.do(CreateProject(key="other"))
+    member = rig.make(CreateMember(email="a@example.test", projects=projects))
+    scopes = frozenset(SCOPES) if make_actor is token_of else frozenset()
+    role = None if make_actor is token_of else Role.ADMIN
+    limited = replace(make_actor(rig), role=role, scopes=scopes, projects=frozenset({rig.project.id}))
+    attempts: list[Command] = [
+        UpdateMember(member=member.id, password_hash="mine"),
+        UpdateMember(member=member.email, projects=["shop"]),
+        UpdateMember(member=member.id, name="Eve", if_match=7),
+        DeleteMember(member=member.id),
+        CreateMember(email="b@example.test", projects=["shop", "other"]),
+    ]
+    for attempt in attempts:
+        refused = rig.refused(attempt, limited)
+        assert (refused.kind, refused.code) == (Kind.FORBIDDEN, "wrong_project"), attempt
+
+
+def test_who_is_limited_decides_about_who_is_limited_alike(rig: Rig) -> None:
+    """Within their projects they add, change and remove, and what they add is limited as they are."""
+    other = rig.make(CreateProject(key="other")).id
+    limited = actor_of(rig, role=Role.ADMIN, projects=frozenset({rig.project.id}))
+    made = rig.do(CreateMember(email="a@example.test"), limited).decision.entity
+    assert isinstance(made, Member)
+    assert made.projects == (rig.project.id,)
+    rig.do(UpdateMember(member=made.id, password_hash="new"), limited)
+    assert rig.refused(UpdateMember(member=made.id, projects=["shop", other]), limited).code == "wrong_project"
+    kept = rig.do(UpdateMember(member=made.id, projects=None), limited).decision.entity
+    assert isinstance(kept, Member)
+    assert kept.projects == (rig.project.id,)
+    rig.do(DeleteMember(member=made.id), limited)
 
 
 def test_an_organisation_keeps_an_owner(rig: Rig) -> None:

@@ -1,6 +1,9 @@
 """Ingest: events once, counts added up, batches whole and never twice, and nobody else's environments."""
 
+import asyncio
 import gzip
+import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,27 @@ from relay.protocol.events import CounterRow, Event, encode_counters, encode_eve
 from relay.protocol.keys import Kind
 from tests.upstream.ingest_world import (
     CHECKOUT,
+    DELETED,
     FOREIGN,
     MAX_BYTES,
+    ORG,
     PRODUCTION,
     STAGING,
     START_MS,
+    NoEntropy,
     raw_key,
     world,
 )
-from upstream.ingest import HOUR_MS, MAX_RECORDS, StoredCounts, StoredIntake, decompress
+from upstream import authority, ingest
+from upstream.authority import Authority
+from upstream.batches import MAX_RECORDS, Batch, decompress, read_batch, read_records
+from upstream.ingest import AT_WORK, MAX_WAITING, StoredCounts, StoredIntake
+from upstream.notifier import Notifier
+from upstream.settings import UpstreamLimits
+from upstream.storage import events as stored_events
 from upstream.storage.errors import Unavailable
+from upstream.storage.events import HOUR_MS
+from upstream.storage.history import DAY_MS
 
 HOUR = START_MS // HOUR_MS * HOUR_MS
 
@@ -49,7 +63,7 @@ async def test_a_batch_of_a_relay_is_stored(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         answer = await here.send(gzip.compress(body), Content_Encoding="gzip", Relay_Id="relay-1")
         assert answer.status == 200
-        assert answer.body == {"status": "accepted", "events": 1, "duplicates": 0, "counters": 1}
+        assert answer.body == {"status": "accepted", "events": 1, "duplicates": 0, "counters": 1, "unknown_flags": 0}
         assert await here.rows("events") == [
             {
                 "environment_id": PRODUCTION, "id": "e1", "type": "track", "name": "purchase", "flag_id": CHECKOUT,
@@ -64,6 +78,7 @@ async def test_a_batch_of_a_relay_is_stored(tmp_path: Path) -> None:
             }
         ]  # fmt: skip
         (batch,) = await here.rows("ingest_batches")
+        assert batch["organisation_id"] == ORG
         assert (batch["id"], batch["relay_id"], batch["received_at"]) == ("batch-0001", "relay-1", START_MS)
 
 
@@ -75,6 +90,42 @@ async def test_a_repeated_batch_has_no_effect(tmp_path: Path) -> None:
         assert (again.status, again.body) == (200, {"status": "duplicate"})
         assert [row["count"] for row in await here.rows("evaluation_counters")] == [5]
         assert len(await here.rows("events")) == 1
+
+
+async def test_a_batch_id_belongs_to_one_relay_of_one_organisation(tmp_path: Path) -> None:
+    """F36: the id of another tenant's, relay's or nameless key's batch is free; nobody's events vanish by it."""
+    other_tenant, other_key = raw_key(Kind.RELAY, 3), raw_key(Kind.SERVER)
+    async with world(tmp_path) as here:
+        answers = [
+            await here.send([event("a")], Relay_Id="relay-1"),
+            await here.send([event("b", FOREIGN)], key=other_tenant, Relay_Id="relay-1"),
+            await here.send([event("c")], Relay_Id="relay-2"),
+            await here.send([event("d")]),
+            await here.send([event("e")], key=other_key),
+        ]
+        assert [answer.body.get("events") for answer in answers] == [1] * 5
+        assert {row["id"] for row in await here.rows("events")} == set("abcde")
+
+
+async def test_a_batch_is_recognised_after_the_key_was_replaced(tmp_path: Path) -> None:
+    """The relay's own name decides, and what is in the batch, not how it is compressed."""
+    body = b'{"kind":"event","environment":"%s","id":"a","type":"track","name":"n","unit":"u"}' % PRODUCTION.encode()
+    async with world(tmp_path) as here:
+        await here.send(body, Relay_Id="relay-1")
+        again = await here.send(
+            gzip.compress(body), key=raw_key(Kind.SERVER), Relay_Id="relay-1", Content_Encoding="gzip"
+        )
+        assert again.body == {"status": "duplicate"}
+
+
+async def test_another_batch_under_a_known_id_is_refused(tmp_path: Path) -> None:
+    """It is not called a duplicate, which would make the relay forget it; the relay sends it under other ids."""
+    async with world(tmp_path) as here:
+        await here.send([event("a")])
+        answer = await here.send([event("b")])
+        assert (answer.status, answer.body["code"]) == (422, "batch_id_reused")
+        assert list(answer.body["errors"]) == ["Batch-Id"]
+        assert [row["id"] for row in await here.rows("events")] == ["a"]
 
 
 async def test_an_event_is_stored_once_by_its_id(tmp_path: Path) -> None:
@@ -99,6 +150,38 @@ async def test_counts_are_added_up_by_the_hour(tmp_path: Path) -> None:
         rows = await here.rows("evaluation_counters")
         assert sorted(row["count"] for row in rows) == [4, 11, 16, 32]
         assert {row["errors"] for row in rows} == {0}
+
+
+async def test_counts_of_flags_that_never_were_are_dropped(tmp_path: Path) -> None:
+    """A row of a deleted flag counts, one of a flag that the project never had does not; the answer says how many."""
+    records = [counters(1), counters(2, flag=DELETED), counters(4, flag="unknown"), counters(8, flag="checkout")]
+    async with world(tmp_path) as here:
+        answer = await here.send(records)
+        assert (answer.body["counters"], answer.body["unknown_flags"]) == (2, 2)
+        assert {row["flag_id"] for row in await here.rows("evaluation_counters")} == {CHECKOUT, DELETED}
+        foreign = await here.send([counters(1, environment=FOREIGN)], key=raw_key(Kind.RELAY, 3))
+        assert (foreign.body["counters"], foreign.body["unknown_flags"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"reason": "INVENTED"}, "must be one of DISABLED, TARGET_MATCH, "),
+        ({"source": "invented"}, "must be one of single, bulk, stream"),
+        ({"minute": "9999-12-31T23:59:59-23:59"}, "must not be after 9999 in UTC"),
+        ({"minute": "0001-01-01T00:00:00+23:59"}, ""),
+    ],
+)
+async def test_counts_that_no_evaluation_gives_are_refused(
+    tmp_path: Path, changes: dict[str, str], sentence: str
+) -> None:
+    """Words and moments that cannot be are a 422 with the line and the field; no row is made of them."""
+    async with world(tmp_path) as here:
+        answer = await here.send([counters(1), counters(1, **changes)])
+        assert (answer.status, answer.body["code"], answer.body["line"]) == (422, "invalid_record", 2)
+        (told,) = answer.body["errors"][f"lines[2].{next(iter(changes))}"]
+        assert told.startswith(sentence)
+        assert await here.rows("evaluation_counters") == []
 
 
 async def test_a_batch_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -179,7 +262,80 @@ async def test_long_bodies_are_refused(tmp_path: Path) -> None:
         assert (await here.send(b"{}\n" * (MAX_RECORDS + 1))).status == 413
 
 
-@pytest.mark.parametrize("body", [b"", b"plain", gzip.compress(b"{}")[:-3], gzip.compress(b"{}") + b"x"])
+def test_many_empty_lines_take_no_memory() -> None:
+    """F31: 8 MiB of line ends, from 8 KiB of gzip, are refused before they are cut into lines."""
+    data = b"\n" * (8 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Problem, match="413"):
+            read_records(data)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_few_batches_are_worked_on_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F31: a bounded number waits for its turn, and more are told when to come back; those that wait are stored."""
+    go, at_work, most = threading.Event(), 0, 0
+    counting = threading.Lock()
+
+    def slow(body: bytes, max_bytes: int, *, is_gzip: bool) -> Batch:
+        nonlocal at_work, most
+        with counting:
+            at_work += 1
+            most = max(most, at_work)
+        assert go.wait(10)
+        with counting:
+            at_work -= 1
+        return read_batch(body, max_bytes, is_gzip=is_gzip)
+
+    monkeypatch.setattr(ingest, "read_batch", slow)
+    async with world(tmp_path) as here:
+        sent = AT_WORK + MAX_WAITING + 1
+        tasks = [asyncio.create_task(here.send([event(f"e{n}")], f"batch-{n:04}")) for n in range(sent)]
+        (refused,), waiting = await asyncio.wait(tasks, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        assert (refused.result().status, refused.result().body["code"]) == (503, "ingest_busy")
+        assert int(refused.result().headers["retry-after"]) >= 1
+        go.set()
+        assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+        assert most == AT_WORK
+        assert (await here.send([event("last")], "batch-last")).status == 200
+
+
+async def test_half_a_body_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    """F29: the rest of a body has its time, then the request is a 408 and the connection ends."""
+    async with world(tmp_path) as here:
+        here.ingest.limits = UpstreamLimits(ingest_bytes=MAX_BYTES, body_s=0.01)
+        parts: list[dict[str, Any]] = [{"type": "http.request", "body": b'{"kind":', "more_body": True}]
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            if not parts:
+                await asyncio.Event().wait()
+            return parts.pop()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async with asyncio.timeout(5):
+            await here.app(ingest_scope(), receive, send)
+        assert sent[0]["status"] == 408
+        assert (b"connection", b"close") in sent[0]["headers"]
+        assert b'"body_timeout"' in sent[1]["body"]
+
+
+def ingest_scope() -> dict[str, Any]:
+    headers = [(b"authorization", f"Bearer {raw_key(Kind.RELAY)}".encode()), (b"batch-id", b"batch-0001")]
+    return {
+        "type": "http", "method": "POST", "path": "/api/v2/ingest", "query_string": b"", "headers": headers,
+        "root_path": "", "state": {}, "client": None,
+    }  # fmt: skip
+
+
+WHOLE = gzip.compress(b"{}", mtime=0)
+
+
+@pytest.mark.parametrize("body", [b"", b"plain", WHOLE[:-3], WHOLE + b"x"])
 def test_what_is_not_exactly_one_gzip_member_is_refused(body: bytes) -> None:
     """A cut, padded or absent gzip member is a 400."""
     with pytest.raises(Problem) as caught:
@@ -198,12 +354,7 @@ async def test_a_client_that_goes_away_is_no_fault(tmp_path: Path) -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        headers = [(b"authorization", f"Bearer {raw_key(Kind.RELAY)}".encode()), (b"batch-id", b"batch-0001")]
-        scope: dict[str, Any] = {
-            "type": "http", "method": "POST", "path": "/api/v2/ingest", "query_string": b"", "headers": headers,
-            "root_path": "", "state": {}, "client": None,
-        }  # fmt: skip
-        await here.app(scope, receive, send)
+        await here.app(ingest_scope(), receive, send)
         assert sent[0]["status"] == 400
 
 
@@ -250,3 +401,35 @@ async def test_counts_of_the_upstreams_own_evaluation_plane_are_stored(
         monkeypatch.setattr(here.database, "write", refuse)
         with pytest.raises(SpoolFull):
             await sink.append([record])
+
+
+async def test_what_is_beyond_its_retention_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are recognised for 45 days and events kept for 400, by their arrival; any number goes, in small parts."""
+    monkeypatch.setattr(stored_events, "FORGOTTEN_AT_ONCE", 2)
+    monkeypatch.setattr(authority, "FORGOTTEN_AT_ONCE", 2)
+    async with world(tmp_path) as here:
+        keeper = Authority(here.database, here.clock, NoEntropy(), Notifier())
+        for number in range(5):
+            await here.send([event(f"old-{number}")], f"batch-{number:04}")
+        here.clock.jump_wall(44 * DAY_MS)
+        await here.send([event("new", at="1990-01-01T00:00:00Z")], "batch-new")
+        await keeper.keep_house()
+        assert len(await here.rows("ingest_batches")) == 6
+        here.clock.jump_wall(2 * DAY_MS)
+        await keeper.keep_house()
+        assert [row["id"] for row in await here.rows("ingest_batches")] == ["batch-new"]
+        assert len(await here.rows("events")) == 6
+        here.clock.jump_wall(355 * DAY_MS)
+        await keeper.keep_house()
+        assert [row["id"] for row in await here.rows("events")] == ["new"]
+
+
+async def test_the_document_describes_the_body(tmp_path: Path) -> None:
+    """Clients can be generated: the body, its type, and the headers around it are in the OpenAPI document."""
+    async with world(tmp_path) as here:
+        operation = here.api.openapi()["paths"]["/api/v2/ingest"]["post"]
+        assert operation["requestBody"]["required"] is True
+        assert list(operation["requestBody"]["content"]) == ["application/x-ndjson"]
+        headers = {each["name"]: each for each in operation["parameters"]}
+        assert headers["Batch-Id"]["required"] is True
+        assert "gzip" in headers["Content-Encoding"]["schema"]["enum"]

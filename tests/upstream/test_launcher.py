@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,6 +145,65 @@ async def test_a_second_signal_kills_at_once(terminal: Terminal) -> None:
     await asyncio.wait_for(task, DEADLINE_S)
     assert service.process is not None
     assert service.process.returncode == -signal.SIGKILL
+
+
+async def test_a_service_that_is_not_up_yet_ends_without_a_word(terminal: Terminal) -> None:
+    """Ctrl-C while a service starts shows no traceback of what it interrupted."""
+    running = Launcher(terminal.show)
+    starting = program("upstream", "import time; print('importing', flush=True); time.sleep(60)")
+    task = asyncio.create_task(running.run([starting], terminal.on_ready))
+    await terminal.until(lambda: ("upstream", "importing") in terminal.lines)
+    running.stop()
+    await asyncio.wait_for(task, DEADLINE_S)
+    assert terminal.lines == [("upstream", "importing")]
+
+
+async def test_a_stop_while_a_process_is_being_made_ends_it(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that could not be told, because there was none yet, is told when it is there."""
+    running, made = Launcher(terminal.show), []
+    create = asyncio.create_subprocess_exec
+
+    async def slow(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await create(*command, **options)
+        made.append(process)
+        running.stop()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slow)
+    service = program("upstream", "import time; time.sleep(60)")
+    task = asyncio.create_task(running.run([service], terminal.on_ready))
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await task
+        assert made[0].returncode == -signal.SIGTERM
+    finally:
+        with suppress(ProcessLookupError):
+            made[0].kill()
+
+
+async def test_what_a_service_leaves_behind_does_not_hold_the_terminal(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of its own that keeps its output open is not waited for."""
+    monkeypatch.setattr(launcher, "STOP_FIRST_S", 0.05)
+    running = Launcher(terminal.show)
+    left = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    leaver = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {left!r}]); time.sleep(60)"
+    service = program("upstream", leaver)
+    task = asyncio.create_task(running.run([service], terminal.on_ready))
+    await terminal.until(lambda: terminal.lines != [])
+    try:
+        running.stop()
+        await asyncio.wait_for(task, DEADLINE_S)
+    finally:
+        os.kill(int(terminal.lines[0][1]), signal.SIGKILL)
+    assert service.process is not None
+    assert service.process.stdout is not None
+    assert await service.process.stdout.read() == b""
 
 
 def test_services_end_with_a_killed_launcher(tmp_path: Path) -> None:

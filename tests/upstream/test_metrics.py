@@ -99,7 +99,8 @@ async def test_other_tenants_see_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [{"from": "yesterday"}, {"to": "2026-09-21"}, {"from": "9999-99-99T00:00:00Z"}, {"limit": 0}, {"offset": -1},
+    [{"from": "yesterday"}, {"to": "2026-09-21"}, {"from": "9999-99-99T00:00:00Z"},
+     {"to": "9999-12-31T23:59:59-23:59"}, {"from": "0001-01-01T00:00:00+23:59"}, {"limit": 0}, {"offset": -1},
      {"limit": "x"}],
 )  # fmt: skip
 async def test_wrong_parameters_are_named(tmp_path: Path, query: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The schema is what the tables say, arrives whole, and is never touched by a program that does not know it."""
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,23 @@ def test_a_newer_schema_is_refused_clearly(tmp_path: Path) -> None:
     engine.dispose()
     with pytest.raises(SchemaTooNew, match=r"9999, which is newer than .*0001"):
         open_at(path)
+
+
+def test_the_database_is_private(tmp_path: Path) -> None:
+    """A new file and what SQLite puts beside it can be read by the owner alone; an existing one keeps its mode."""
+    path = tmp_path / "halyard.db"
+    tmp_path.chmod(0o755)
+    database = open_database(url_of(path), clock=FakeClock(), entropy=SeededEntropy())
+    engine = sqlite_engine(url_of(path), begin="BEGIN")
+    with engine.begin() as connection:
+        connection.execute(text("SELECT 1"))
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    engine.dispose()
+    database.close()
+    assert modes == dict.fromkeys(("halyard.db", "halyard.db-wal", "halyard.db-shm"), 0o600)
+    path.chmod(0o640)
+    open_at(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

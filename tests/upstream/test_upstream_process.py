@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from argon2 import PasswordHasher
 
 from relay.clock import SystemClock
@@ -19,9 +20,13 @@ from upstream import data_dir
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority, SystemEntropy
 from upstream.demo import Demo, Seed, Urls
+from upstream.domain.commands import CreateOrganisation, CreateProject, CreateToken
+from upstream.domain.entities import Organisation
+from upstream.domain.permissions import system_actor
 from upstream.notifier import Notifier
 from upstream.process import Upstream
 from upstream.settings import Data, Metrics, UpstreamServe, UpstreamSettings
+from upstream.storage.database import Database, Unavailable
 
 DEADLINE_S = 10.0
 
@@ -39,6 +44,14 @@ class World:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with self.session.request(method, url, headers=headers, json=body) as answer:
             return answer.status, await answer.json(content_type=None)
+
+    @property
+    def authority(self) -> Authority:
+        """The upstream's own, whose changes it hears of at once."""
+        return self.upstream._authority
+
+    async def me(self) -> Any:
+        return (await self.call("GET", f"{self.url}/api/v2/auth/me", self.demo.token))[1]
 
     async def toggle(self, *, enabled: bool) -> None:
         url = f"{self.url}/api/v2/projects/demo/flags/{self.demo.flag}:toggle"
@@ -111,7 +124,7 @@ async def test_probes_metrics_and_methods(tmp_path: Path) -> None:
             status, body = await found.call("GET", f"{found.url}/{probe}")
             assert status == 200, body
         status, body = await found.call("GET", f"{found.url}/status")
-        assert (body["origin"], len(body["environments"])) == ("authority", 3)
+        assert (status, body["origin"], body["ready"], body["totals"]["environments"]) == (200, "authority", True, 3)
         async with found.session.get(f"{found.url}/metrics") as answer:
             text = await answer.text()
         assert 'halyard_upstream_config_revision{environment="demo/production"}' in text
@@ -119,6 +132,59 @@ async def test_probes_metrics_and_methods(tmp_path: Path) -> None:
             status, body = await found.call(method, found.url + path)
             assert (status, body["code"]) == (405, "method_not_allowed")
         assert (await found.call("GET", f"{found.url}/nowhere"))[0] == 404
+
+
+async def test_status_names_no_environment_to_strangers(tmp_path: Path) -> None:
+    """Without a key that may read, it tells readiness, version and totals, and why there is no more."""
+    async with world(tmp_path) as found:
+        acting = system_actor((await found.me())["organisation"]["id"])
+        clerk = await found.authority.execute(CreateToken(name="clerk", scopes=["keys:write"]), acting)
+        for key in ("", "nonsense", found.demo.server_key, clerk.secret or ""):
+            status, body = await found.call("GET", f"{found.url}/status", key)
+            assert (status, body["ready"], body["totals"]["environments"]) == (200, True, 3)
+            assert body["version"]
+            assert body["environments_hidden"]
+            assert "environments" not in body
+            assert "production" not in str(body)
+
+
+async def test_status_answers_while_the_database_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks cannot be known then, so that they are told the totals."""
+
+    async def refuse(*_: object) -> None:
+        raise Unavailable("no disk")
+
+    async with world(tmp_path) as found:
+        monkeypatch.setattr(Database, "read", refuse)
+        status, body = await found.call("GET", f"{found.url}/status", found.demo.token)
+        assert (status, body["totals"]["environments"]) == (200, 3)
+        assert "database" in body["environments_hidden"]
+        monkeypatch.undo()
+
+
+async def test_status_names_the_environments_that_the_caller_may_read(tmp_path: Path) -> None:
+    """A token or member sees those of its organisation and projects, and nothing of anybody else."""
+    async with world(tmp_path) as found:
+        rival = await found.authority.execute(CreateOrganisation(name="Rival"), system_actor())
+        assert isinstance(rival.entity, Organisation)
+        acting = system_actor(rival.entity.id)
+        tokens = {}
+        for project in ("lab", "annex"):
+            await found.authority.execute(CreateProject(key=project), acting)
+            limited = CreateToken(name=project, scopes=["flags:read"], projects=[project])
+            tokens[project] = (await found.authority.execute(limited, acting)).secret or ""
+
+        async def projects(key: str) -> list[str]:
+            body = (await found.call("GET", f"{found.url}/status", key))[1]
+            return [each["project"] for each in body["environments"]]
+
+        async with asyncio.timeout(DEADLINE_S):
+            while await projects(tokens["lab"]) != ["lab"] * 3:
+                pass
+        login = {"email": found.demo.email, "password": found.demo.password}
+        signed_in = (await found.call("POST", f"{found.url}/api/v2/auth/login", body=login))[1]
+        for key in (found.demo.token, signed_in["access_token"]):
+            assert await projects(key) == ["demo"] * 3
 
 
 async def test_a_toggle_reaches_the_upstreams_own_evaluation_and_a_relay(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ class Authenticator:
             organisation_id=found.organisation_id,
             scopes=frozenset(found.scopes),
             projects=None if found.projects is None else frozenset(found.projects),
+            expires_at=found.expires_at,
             request_id=scope["state"].get("request_id"),
         )
 

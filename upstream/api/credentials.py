@@ -7,16 +7,14 @@ from sqlalchemy import Connection
 from upstream.api.paging import Found, Page
 from upstream.domain.entities import Credential, CredentialKind
 from upstream.domain.errors import not_found
-from upstream.domain.permissions import Actor
+from upstream.domain.permissions import Actor, contains
 from upstream.storage import reads, tables
 from upstream.storage.records import find_all
 
 
 def is_visible(credential: Credential, actor: Actor) -> bool:
     """Tell whether the caller, who may be limited to projects, may know of this key or token."""
-    if actor.projects is None:
-        return True
-    return credential.projects is not None and actor.projects.issuperset(credential.projects)
+    return contains(actor, credential.projects)
 
 
 def credential_at(connection: Connection, actor: Actor, credential_id: str, word: str) -> Credential:

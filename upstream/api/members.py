@@ -16,7 +16,7 @@ from upstream.api.services import Served, Services
 from upstream.domain.commands import CreateMember, DeleteMember, UpdateMember
 from upstream.domain.entities import Member, Role
 from upstream.domain.errors import not_found
-from upstream.domain.permissions import Actor
+from upstream.domain.permissions import contains
 from upstream.storage import reads
 
 router = APIRouter(prefix="/members", tags=["members"])
@@ -46,9 +46,9 @@ class UpdateMemberBody(Body):
 
 @router.get("")
 async def list_members(actor: MemberReader, page: Paged, services: Served) -> Response:
-    """List the members of the organisation."""
-    query = page.query(Member)
-    read = await services.database.read(lambda c: reads.list_members(c, actor.organisation_id, query))
+    """List the members of the organisation; a caller limited to projects sees those who are limited to these, too."""
+    query, mine = page.query(Member), actor.organisation_id
+    read = await services.database.read(lambda c: reads.list_members(c, mine, query, visible=actor.projects))
     return Json(Found.of(read).shown(page, shapes.member))
 
 
@@ -65,7 +65,10 @@ async def create_member(
 @router.get("/{id}")
 async def read_member(actor: MemberReader, id: str, services: Served) -> Response:  # noqa: A002 - the path's name
     """Return one member, by id or e-mail address."""
-    return one(await _member(services, actor, id))
+    member = await services.database.read(lambda c: reads.get_member(c, actor.organisation_id, id))
+    if member is None or not contains(actor, member.projects):
+        raise not_found("member", id)
+    return one(member)
 
 
 @router.put("/{id}")
@@ -77,12 +80,9 @@ async def update_member(
     body: Annotated[UpdateMemberBody, Depends(JsonBody(UpdateMemberBody))],
     services: Served,
 ) -> Response:
-    """Change the named fields of a member."""
-    member = await _member(services, actor, id)
+    """Change the named fields of a member; a new password ends their sign-ins in the same transaction."""
     fields = {**await _with_hash(services, body), **body.given("password")}
-    outcome = await services.authority.execute(UpdateMember(member=member.id, if_match=if_match, **fields), actor)
-    if "password" in body.model_fields_set:
-        await services.sign_in.close_all(member.id)
+    outcome = await services.authority.execute(UpdateMember(member=id, if_match=if_match, **fields), actor)
     return changed(outcome)
 
 
@@ -91,13 +91,6 @@ async def delete_member(actor: MemberWriter, id: str, if_match: IfMatch, service
     """Remove a member and end their sign-ins."""
     await services.authority.execute(DeleteMember(member=id, if_match=if_match), actor)
     return gone()
-
-
-async def _member(services: Services, actor: Actor, reference: str) -> Member:
-    member = await services.database.read(lambda c: reads.get_member(c, actor.organisation_id, reference))
-    if member is None:
-        raise not_found("member", reference)
-    return member
 
 
 async def _with_hash(services: Services, body: CreateMemberBody | UpdateMemberBody) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query
 from sqlalchemy import Connection, Row, Select, func, select
 
-from relay.clock import parse_rfc3339_ms, rfc3339
+from relay.clock import rfc3339
 from relay.errors import Problem
+from relay.protocol.moments import moment_ms
 from upstream.api.paging import Found, Page
 from upstream.api.places import ProjectRead
 from upstream.api.services import Served
@@ -28,6 +29,7 @@ DEFAULT_ROWS: Final = 1_000
 MAX_ROWS: Final = 10_000
 DEFAULT_EVENTS: Final = 50
 MAX_EVENTS: Final = 100
+SHOWN: Final = 64
 
 router = APIRouter(prefix="/projects/{p}", tags=["metrics"])
 
@@ -164,9 +166,9 @@ def _asked(limit: int | None, offset: int, usual: int, most: int) -> Page:
 
 def _moment(name: str, text: str) -> int:
     try:
-        return parse_rfc3339_ms(text)
-    except (ValueError, OverflowError):
-        sentence = f"{text!r} is no time with an offset; write e.g. 2026-11-21T06:30:00Z (a + must be sent as %2B)"
+        return moment_ms(text)
+    except ValueError as error:
+        sentence = f"{error}, not {text[:SHOWN]!r} (a + must be sent as %2B)"
         raise Problem(422, "invalid_parameters", f"{name}: {sentence}.", errors={name: [sentence]}) from None
 
 

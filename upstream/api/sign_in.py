@@ -69,12 +69,17 @@ class SignIn:
         member = await self._database.read(lambda connection: StoredView(connection).member_by_email(address_of))
         stored = member.password_hash if member is not None else None
         is_right = await self._passwords.verify(stored, password)
-        if member is None or not is_right:
+        session = await self._opened(member) if member is not None and is_right else None
+        if session is None:
             raise Problem(401, "wrong_credentials", "The e-mail address or the password is wrong.")
         self._attempts.forget(key)
+        return session
+
+    async def _opened(self, member: Member) -> Session | None:
+        """Return a new session; None when the password that was verified is not the member's any more."""
         raw, token = self._new_token(member.id, family=str(uuid4()))
-        await self._database.write(lambda connection: sign_in_store.add(connection, token))
-        return self._session(member, raw, token)
+        is_open = await self._database.write(lambda connection: sign_in_store.begin(connection, member, token))
+        return self._session(member, raw, token) if is_open else None
 
     async def renew(self, refresh_token: str) -> Session:
         """Exchange a refresh token for a new session.
@@ -96,11 +101,6 @@ class SignIn:
         """Sign out: end every token of the sign-in."""
         now_ms = self._clock.wall_ms()
         await self._database.write(lambda connection: sign_in_store.end(connection, family, now_ms))
-
-    async def close_all(self, member_id: str) -> None:
-        """Sign a member out everywhere."""
-        now_ms = self._clock.wall_ms()
-        await self._database.write(lambda connection: sign_in_store.end_all(connection, member_id, now_ms))
 
     def _new_token(self, member_id: str, family: str) -> tuple[str, RefreshToken]:
         raw, now_ms = secrets.token_urlsafe(_TOKEN_BYTES), self._clock.wall_ms()

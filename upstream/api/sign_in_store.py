@@ -5,7 +5,7 @@ Functions on a connection, called inside a transaction of the database. Only has
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from upstream.domain.entities import Credential, Member, RefreshToken
 from upstream.storage import tables
@@ -40,6 +40,19 @@ def add(connection: Connection, token: RefreshToken) -> None:
     connection.execute(insert(_table), values_of(token))
 
 
+def begin(connection: Connection, member: Member, token: RefreshToken) -> bool:
+    """Store the first token of a sign-in, unless the member's password is not the one that was verified any more.
+
+    Verifying takes long and happens outside the transaction, so the password may have been changed meanwhile; whoever
+    knew the old one must not be signed in after the sign-ins have ended.
+    """
+    now = one(connection, Member, id=member.id)
+    if now is None or now.password_hash != member.password_hash:
+        return False
+    add(connection, token)
+    return True
+
+
 def renew(connection: Connection, presented: str, successor: RefreshToken, now_ms: int) -> Renewal | None:
     """Exchange a refresh token (by hash) for `successor`, which takes over its member and family; None = refused.
 
@@ -60,19 +73,11 @@ def renew(connection: Connection, presented: str, successor: RefreshToken, now_m
 
 def end(connection: Connection, family: str, now_ms: int) -> None:
     """End a sign-in: none of its tokens is valid any more."""
-    _revoke(connection, _table.c.family == family, now_ms)
-
-
-def end_all(connection: Connection, member_id: str, now_ms: int) -> None:
-    """End every sign-in of a member."""
-    _revoke(connection, _table.c.member_id == member_id, now_ms)
+    mine = (_table.c.family == family, _table.c.revoked_at.is_(None))
+    connection.execute(update(_table).where(*mine).values(revoked_at=now_ms))
 
 
 def is_open(connection: Connection, family: str, member_id: str) -> bool:
     """Tell whether a sign-in of that member has not been ended."""
     mine = (_table.c.family == family, _table.c.member_id == member_id, _table.c.revoked_at.is_(None))
     return connection.execute(select(_table.c.id).where(*mine).limit(1)).first() is not None
-
-
-def _revoke(connection: Connection, which: ColumnElement[bool], now_ms: int) -> None:
-    connection.execute(update(_table).where(which, _table.c.revoked_at.is_(None)).values(revoked_at=now_ms))

@@ -19,6 +19,7 @@ MAX_PARTS = 1_000
 _LISTS = ("all", "any")
 _FORMS = (*_LISTS, "not", "segment", "op")
 _LEAF_MEMBERS = frozenset({"attribute", "op", "value", "values", "fold_case"})
+_ABOUT_THE_FIELD = ("must ", "is ", "has ", "cannot ", "stands ")
 _FORM = (
     'A condition has `all`, `any`, `not`, `segment`, or `attribute` with `op` and `values`: {"all": []} always holds.'
 )
@@ -102,8 +103,9 @@ def _checked(problems: Problems, path: str, leaf: JsonObject) -> JsonObject:
 
 
 def sentence(reason: str) -> str:
-    """Turn a reason of the engine's parser (`must be a number`) into a sentence about the field."""
-    return f"This {reason}."
+    """Turn a reason of the engine's parser into a sentence: `must be a number` is about the field, others are whole."""
+    text = f"This {reason}" if reason.startswith(_ABOUT_THE_FIELD) else reason[:1].upper() + reason[1:]
+    return f"{text}."
 
 
 def segments_in(condition: JsonObject | None) -> Iterator[str]:

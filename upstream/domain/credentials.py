@@ -1,10 +1,14 @@
-"""Decides about keys and tokens. The raw text leaves in the decision, once; only its hashes are stored."""
+"""Decides about keys and tokens. The raw text leaves in the decision, once; only its hashes are stored.
+
+Whatever is made may do no more, reaches no farther and lives no longer than what it was made with.
+"""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 
+from relay.clock import rfc3339
+from relay.protocol.edge import edge_key
 from relay.protocol.keys import ENTROPY_BYTES, fingerprint, hint, mint
 from upstream.domain.commands import CreateKey, CreateToken, RevokeKey, RevokeToken
 from upstream.domain.diff import changes_between
@@ -13,7 +17,7 @@ from upstream.domain.errors import Kind, Problems, Rejected, not_found
 from upstream.domain.facts import Decision, Facts, View
 from upstream.domain.lookup import environment_of, next_version, project_of, projects_of
 from upstream.domain.naming import check_text
-from upstream.domain.permissions import BY_SCOPE, SCOPES, actions, reaches
+from upstream.domain.permissions import BY_SCOPE, SCOPES, Action, actions, contains, may, reaches
 
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 MAX_ORIGINS = 100
@@ -34,7 +38,8 @@ class _Reach:
 
 
 def create_key(command: CreateKey, view: View, facts: Facts) -> Decision:
-    """Make a server, client or relay key."""
+    """Make a server, client or relay key, with which everything can be read that its maker may read."""
+    _check_may_read(facts)
     problems = Problems()
     origins = _origins(problems, command)
     if command.kind in _ONE_ENVIRONMENT:
@@ -62,6 +67,13 @@ def create_token(command: CreateToken, view: View, facts: Facts) -> Decision:
         scopes=tuple(s for s in SCOPES if s in command.scopes),
     )
     return _made(problems, CredentialKind.TOKEN, command.name, command.expires_at, reach, facts)
+
+
+def _check_may_read(facts: Facts) -> None:
+    # A relay key reads every flag and even the environments' secrets, so managing keys alone must not give one.
+    if not may(facts.actor, Action.FLAGS_READ):
+        detail = f"Keys read flags, so making one needs the permission {Action.FLAGS_READ}."
+        raise Rejected(Kind.FORBIDDEN, detail, code="permission_missing", extra={"needed": Action.FLAGS_READ})
 
 
 def _environment_reach(problems: Problems, command: CreateKey, view: View, facts: Facts) -> _Reach:
@@ -125,6 +137,7 @@ def _made(  # noqa: PLR0913, PLR0917 - each of them is needed
     check_text(problems, "name", name)
     if expires_at is not None and expires_at <= facts.now_ms:
         problems.add("expires_at", "This is in the past; the key would never work.")
+    expires_at = _within_lifetime(problems, expires_at, facts)
     problems.check(_INVALID)
     raw = mint(kind, facts.entropy.token(ENTROPY_BYTES))
     credential = Credential(
@@ -133,7 +146,7 @@ def _made(  # noqa: PLR0913, PLR0917 - each of them is needed
         kind=kind,
         name=name,
         hash=fingerprint(raw),
-        h2=sha256(f"edge:{raw}".encode()).hexdigest(),
+        h2=edge_key(raw),
         hint=hint(raw),
         scopes=reach.scopes,
         projects=reach.projects,
@@ -158,6 +171,16 @@ def _made(  # noqa: PLR0913, PLR0917 - each of them is needed
         environment_id=reach.environment_id,
         secret=raw,
     )
+
+
+def _within_lifetime(problems: Problems, expires_at: int | None, facts: Facts) -> int | None:
+    """Return when a new key expires: never later than the token that it is made with."""
+    end = facts.actor.expires_at
+    if expires_at is None or end is None:
+        return end if expires_at is None else expires_at
+    if expires_at > end:
+        problems.add("expires_at", f"The token that you use expires at {rfc3339(end)}; nothing it makes lives longer.")
+    return expires_at
 
 
 def revoke_key(command: RevokeKey, view: View, facts: Facts) -> Decision:
@@ -189,8 +212,7 @@ def _revoked(credential_id: str, word: str, view: View, facts: Facts) -> Decisio
 
 
 def _check_reach(credential: Credential, facts: Facts) -> None:
-    limit = facts.actor.projects
-    if limit is not None and (credential.projects is None or not limit.issuperset(credential.projects)):
+    if not contains(facts.actor, credential.projects):
         raise Rejected(Kind.FORBIDDEN, "This key reaches beyond the projects you may use.", code="wrong_project")
 
 

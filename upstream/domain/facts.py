@@ -114,7 +114,7 @@ class Decision:
     `entity` is what the caller asked about, `target` what the audit names (the entity itself unless given). `save` is
     to be inserted (version 1) or replaced (its version less one), `remove` to be deleted with all that hangs on it.
     With nothing saved and nothing removed the command changed nothing; it is audited all the same when `is_event` (a
-    kill).
+    kill). `signs_out` is the id of a member whose sign-ins end with this transaction.
     """
 
     action: str
@@ -130,3 +130,4 @@ class Decision:
     edge_at: int | None = None
     secret: str | None = None
     is_event: bool = False
+    signs_out: str | None = None

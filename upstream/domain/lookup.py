@@ -34,7 +34,13 @@ def project_of(view: View, facts: Facts, reference: str) -> Project:
 
 
 def projects_of(view: View, facts: Facts, references: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the ids of the projects that a list names; None (= all) stays None where the actor is not limited."""
+    """Return the ids of the projects that a list names; None (= all) stays None where the actor is not limited.
+
+    What comes back is always within the actor's own projects.
+
+    Raises:
+        Rejected: as `project_of`.
+    """
     if references is None:
         limit = facts.actor.projects
         return None if limit is None else tuple(sorted(limit))

@@ -1,6 +1,11 @@
-"""Decides about people. Nobody is given more than the giver has, and an organisation never loses its last owner."""
+"""Decides about people.
+
+Nobody is given more than the giver has, nobody who is limited to projects decides about somebody who reaches beyond
+them, and an organisation never loses its last owner.
+"""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from upstream.domain.commands import UNSET, CreateMember, DeleteMember, UpdateMember, given
@@ -10,7 +15,7 @@ from upstream.domain.errors import Kind, Problems, Rejected, not_found
 from upstream.domain.facts import Decision, Facts, View
 from upstream.domain.lookup import check_version, is_changed, next_version, projects_of
 from upstream.domain.naming import check_text
-from upstream.domain.permissions import BY_ROLE, actions
+from upstream.domain.permissions import BY_ROLE, actions, contains
 
 EMAIL = re.compile(r"[^@\s\x00]{1,64}@[^@\s\x00]{1,190}")
 _INVALID = "The member cannot be used as it is."
@@ -46,6 +51,7 @@ def create_member(command: CreateMember, view: View, facts: Facts) -> Decision:
 def update_member(command: UpdateMember, view: View, facts: Facts) -> Decision:
     """Change a person's name, role, password or projects."""
     member = _member_of(view, facts, command.member)
+    _check_reach(member.projects, facts)
     check_version(member, command.if_match)
     after = replace(member, **given(command, "name", "role", "password_hash"))
     if command.projects is not UNSET:
@@ -62,12 +68,19 @@ def update_member(command: UpdateMember, view: View, facts: Facts) -> Decision:
     if is_new_password:
         changes += (Change(path="password", before=None, after="changed"),)
     saved = next_version(after, facts) if is_changed(member, after) or is_new_password else None
-    return Decision(action="member.updated", entity=saved or member, save=(saved,) if saved else (), changes=changes)
+    return Decision(
+        action="member.updated",
+        entity=saved or member,
+        save=(saved,) if saved else (),
+        changes=changes,
+        signs_out=member.id if is_new_password else None,
+    )
 
 
 def delete_member(command: DeleteMember, view: View, facts: Facts) -> Decision:
     """Remove a person."""
     member = _member_of(view, facts, command.member)
+    _check_reach(member.projects, facts)
     check_version(member, command.if_match)
     _check_role(member.role, facts)
     _check_last_owner(member, view)
@@ -85,6 +98,11 @@ def _check_role(role: Role, facts: Facts) -> None:
     if not BY_ROLE[role] <= actions(facts.actor):
         detail = f"Only who may do everything that an {role} may can give or change that role."
         raise Rejected(Kind.FORBIDDEN, detail, code="role_too_high")
+
+
+def _check_reach(projects: Sequence[str] | None, facts: Facts) -> None:
+    if not contains(facts.actor, projects):
+        raise Rejected(Kind.FORBIDDEN, "This member reaches beyond the projects you may use.", code="wrong_project")
 
 
 def _check_last_owner(member: Member, view: View) -> None:

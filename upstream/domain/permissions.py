@@ -4,7 +4,7 @@
 organisation). The installation itself (`SYSTEM`) may do everything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -55,7 +55,10 @@ SCOPES: tuple[str, ...] = tuple(BY_SCOPE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Whoever asks, and through which door (`via`: api, dashboard, mcp, relay, cli, …) in which request."""
+    """Whoever asks, and through which door (`via`: api, dashboard, mcp, relay, cli, …) in which request.
+
+    `expires_at` is the end of the token they came with; None for people, and for tokens without an end.
+    """
 
     type: ActorType
     id: str | None
@@ -64,6 +67,7 @@ class Actor:
     role: Role | None = None
     scopes: frozenset[str] = frozenset()
     projects: frozenset[str] | None = None
+    expires_at: int | None = None
     via: str = "api"
     request_id: str | None = None
 
@@ -89,3 +93,13 @@ def may(actor: Actor, action: Action) -> bool:
 def reaches(actor: Actor, project_id: str) -> bool:
     """Tell whether the actor is not limited to other projects. The organisation is checked by every lookup."""
     return actor.type == "system" or actor.projects is None or project_id in actor.projects
+
+
+def contains(actor: Actor, projects: Collection[str] | None) -> bool:
+    """Tell whether a member or key that is limited to `projects` (None = not at all) reaches no farther than the actor.
+
+    Who may be limited must never rule over who is not: they would take over what they may not reach themselves.
+    """
+    if actor.projects is None:
+        return True
+    return projects is not None and actor.projects.issuperset(projects)

@@ -8,6 +8,7 @@ At most `max_waiting` calls wait on each side; beyond that a call is refused rat
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -136,6 +137,18 @@ def sqlite_engine(
     return engine
 
 
+def _make_private(path: Path) -> None:
+    """Make the file if there is none, for its owner's eyes only; SQLite gives its -wal and -shm the same mode.
+
+    SQLite itself would make it readable by whoever may read the directory. An existing file keeps its mode.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise Unavailable(f"The database {path} cannot be opened: {error.strerror}") from error
+
+
 def open_database(  # noqa: PLR0913 - each of them is needed
     url: str,
     *,
@@ -154,7 +167,7 @@ def open_database(  # noqa: PLR0913 - each of them is needed
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         raise ValueError(f"not a SQLite file: {url!r}; write sqlite:///path/to/halyard.db")
-    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    _make_private(Path(parsed.database))
     engine = sqlite_engine(url, begin="BEGIN IMMEDIATE", busy_timeout_s=busy_timeout_s)
     try:
         with engine.begin() as connection:

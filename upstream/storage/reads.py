@@ -207,10 +207,19 @@ def get_member(connection: Connection, organisation_id: str, reference: str) -> 
     return StoredView(connection).member(organisation_id, reference)
 
 
-def list_members(connection: Connection, organisation_id: str, query: Query) -> Page[Member]:
-    """Return a page of the organisation's members."""
+def list_members(
+    connection: Connection,
+    organisation_id: str,
+    query: Query,
+    *,
+    visible: Collection[str] | None = None,
+) -> Page[Member]:
+    """Return a page of the organisation's members; with `visible`, of those whose projects are all among these."""
     table = tables.members
-    where = [table.c.organisation_id == organisation_id]
+    where: list[ColumnElement[bool]] = [table.c.organisation_id == organisation_id]
+    if visible is not None:
+        limited = find_all(connection, Member, *where, table.c.projects.is_not(None))
+        where.append(table.c.id.in_([each.id for each in limited if set(visible).issuperset(each.projects or ())]))
     return _page(connection, Member, where, query, (table.c.email, table.c.name))
 
 

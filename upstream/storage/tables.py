@@ -295,10 +295,13 @@ idempotency = Table(
 ingest_batches = Table(
     "ingest_batches",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("relay_id", Text),
-    Column("scope", JsonText),
+    Column("organisation_id", Text, nullable=False),
+    Column("relay_id", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("body_hash", Text, nullable=False),
+    Column("credential_id", Text, nullable=False),
     Column("received_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("organisation_id", "relay_id", "id"),
     Index("ix_ingest_batches_received", "received_at"),
 )
 
@@ -318,6 +321,7 @@ events = Table(
     Column("properties", JsonText),
     PrimaryKeyConstraint("environment_id", "id"),
     Index("ix_events_at", "environment_id", "at"),
+    Index("ix_events_received", "received_at"),
 )
 
 evaluation_counters = Table(

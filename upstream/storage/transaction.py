@@ -1,4 +1,4 @@
-"""One command, one transaction: decide, write the entities, publish, write the audit entry.
+"""One command, one transaction: decide, write the entities, end sign-ins, publish, write the audit entry.
 
 Everything happens on the one connection that it is given; whoever gives it commits or rolls back as a whole, so that a
 fault anywhere leaves nothing behind (no entity without its audit entry, no revision without its change set).
@@ -7,7 +7,7 @@ fault anywhere leaves nothing behind (no entity without its audit entry, no revi
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, update
 
 from upstream.domain.commands import Command
 from upstream.domain.decide import decide
@@ -41,6 +41,8 @@ def carry_out(connection: Connection, command: Command, facts: Facts) -> Committ
         return Committed(decision)
     save(connection, decision.save)
     remove(connection, decision.remove)
+    if decision.signs_out is not None:
+        _sign_out(connection, decision.signs_out, facts.now_ms)
     drafts = drafts_of(connection, decision, facts.now_ms)
     revisions = publish(connection, drafts, facts.now_ms)
     entry = _audit_entry(decision, facts, revisions)
@@ -52,6 +54,13 @@ def expire_credentials(connection: Connection, now_ms: int) -> dict[str, int]:
     """Take keys that have expired out of the streams; returns the new revisions."""
     drafts = drafts_of_expired(connection, now_ms)
     return publish(connection, drafts, now_ms)
+
+
+def _sign_out(connection: Connection, member_id: str, now_ms: int) -> None:
+    """End every sign-in of a member: none of their tokens is valid any more."""
+    table = tables.refresh_tokens
+    theirs = (table.c.member_id == member_id, table.c.revoked_at.is_(None))
+    connection.execute(update(table).where(*theirs).values(revoked_at=now_ms))
 
 
 def _audit_entry(decision: Decision, facts: Facts, revisions: Mapping[str, int]) -> AuditEntry:

@@ -69,6 +69,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment_id", "id"),
     )
     op.create_index("ix_events_at", "events", ["environment_id", "at"], unique=False)
+    op.create_index("ix_events_received", "events", ["received_at"], unique=False)
     op.create_table(
         "idempotency",
         sa.Column("principal", sa.Text(), nullable=False),
@@ -82,11 +83,13 @@ def upgrade() -> None:
     op.create_index("ix_idempotency_at", "idempotency", ["at"], unique=False)
     op.create_table(
         "ingest_batches",
+        sa.Column("organisation_id", sa.Text(), nullable=False),
+        sa.Column("relay_id", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("relay_id", sa.Text(), nullable=True),
-        sa.Column("scope", sa.Text(), nullable=True),
+        sa.Column("body_hash", sa.Text(), nullable=False),
+        sa.Column("credential_id", sa.Text(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("organisation_id", "relay_id", "id"),
     )
     op.create_index("ix_ingest_batches_received", "ingest_batches", ["received_at"], unique=False)
     op.create_table(
