@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import pytest
 
 from relay.clock import SystemClock
 from relay.errors import BadSettings
+from relay.events.spool import Spool
 from relay.heartbeat import Heartbeat
 from relay.metrics import RelayMetrics
 from relay.process import Relay, hold
@@ -132,18 +135,24 @@ async def test_an_outbox_that_cannot_be_used_is_said_at_the_start(tmp_path: Path
         pass
 
 
+class UnreadableSpool:
+    """A spool whose disk cannot be read."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.stats = spool.stats
+
+    async def measure(self) -> None:
+        raise OSError(5, "Input/output error")
+
+
 async def test_figures_of_the_spool_survive_a_disk_that_cannot_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The task that copies them goes on and says it once: a status that is incomplete is no reason for a restart."""
     async with started(tmp_path) as (relay, _, _):
-        report, clock = relay._report, FakeClock()
-
-        async def unreadable() -> None:
-            raise OSError(5, "Input/output error")
-
-        monkeypatch.setattr(relay._spool, "measure", unreadable)
-        monkeypatch.setattr(report, "clock", clock)
+        clock = FakeClock()
+        # A report of its own: the relay's own task goes on reading the real spool meanwhile.
+        report = replace(relay._report, clock=clock, spool=cast("Spool", UnreadableSpool(relay._spool)))
         task = asyncio.create_task(report.copy_spool_figures())
         await clock.advance(5)
         assert not task.done()
