@@ -18,7 +18,7 @@ run: $(VENV)/.upstream ## start upstream and relay with a demo project
 
 test: test-unit test-authority test-system ## run every test
 
-test-unit: $(VENV)/.dev ## engine, protocol and relay in process: under 10 s
+test-unit: $(VENV)/.dev ## engine, protocol and relay in process
 	$(BIN)/python -m pytest $(PARALLEL) tests/engine tests/protocol tests/relay
 
 test-authority: $(VENV)/.dev ## commands, storage and API on a real database, in process

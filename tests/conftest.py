@@ -4,7 +4,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-# The fast part of `make test` stays under 10 s: few examples, the same ones each time. The change stream's state
+# The fast part of `make test` has to stay fast: few examples, the same ones each time. The change stream's state
 # machine asks for more itself. `make prove` looks for new ones.
 settings.register_profile("default", max_examples=25, stateful_step_count=30, deadline=None, derandomize=True)
 settings.register_profile(
