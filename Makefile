@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DATA   ?= halyard-data
+# Without its cache of compiled tests, pytest rewrites every assertion anew in each worker.
+unexport PYTHONDONTWRITEBYTECODE
 # Two workers: the tests of one process leave a core idle, and each worker pays for its imports.
 PARALLEL := -n 2 --dist worksteal
 

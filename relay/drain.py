@@ -1,9 +1,10 @@
 """How a service goes: the signals, and the phases between the first signal and the exit.
 
 SIGTERM begins the drain: not ready but still accepting, then the listener closes, then streams are sent away, then
-events are handed over; each phase ends as soon as nothing is left. SIGINT (Ctrl-C) begins the same without waiting.
-A second signal ends the process at once: what was acknowledged is on disk already. Never drops anything itself; the
-parts that own work do it in the phases that they are given.
+events are handed over; each phase ends as soon as nothing is left. SIGINT (Ctrl-C) begins the same without waiting,
+and takes the waits out of a drain that SIGTERM began. The same signal a second time ends the process at once: what was
+acknowledged is on disk already. Never drops anything itself; the parts that own work do it in the phases that they are
+given.
 """
 
 import asyncio
@@ -48,6 +49,7 @@ class Drain:
     phase: str | None = None
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    _signals: set[signal.Signals] = field(default_factory=set)
 
     @property
     def is_draining(self) -> bool:
@@ -100,9 +102,10 @@ class Drain:
         self.phase = "done"
 
     def _signalled(self, number: signal.Signals) -> None:
-        if self.is_draining:
-            logger.warning("second signal: ending at once", extra={"signal": number.name})
+        if number in self._signals:
+            logger.warning("the same signal again: ending at once", extra={"signal": number.name})
             # No cleanup: an atexit handler or a thread that hangs would be in the way of somebody who asked twice.
             os._exit(128 + number)
+        self._signals.add(number)
         logger.info("stopping", extra={"signal": number.name})
         self.begin(hurry=number == signal.SIGINT)

@@ -89,7 +89,7 @@ class Report:
             listener=lambda: None if self.server.is_accepting else "the listener is closed",
             spool=self._spool_fault,
             refused=self._refused,
-            expected=lambda: self.follower.covered,
+            expected=lambda: self.store.covered or frozenset(),
             is_draining=lambda: self.drain.is_draining,
             max_stale_s=self.settings.admin.max_stale_s,
             details={

@@ -93,9 +93,14 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class Environments:
-    """The environments that the stream's key covers now."""
+    """The environments that the stream's key covers now.
+
+    Not complete while the sender itself lacks an environment, and with it the keys that open it: such a list tells of
+    environments that are there, and of none that it is gone.
+    """
 
     refs: tuple[EnvironmentRef, ...]
+    is_complete: bool = True
 
 
 Message = Snapshot | ChangeSet | Bookmark | Goodbye | Environments

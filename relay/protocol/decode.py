@@ -242,7 +242,8 @@ def _environments(fields: Fields) -> Environments:
     items = fields.items("environments")
     if "environments" not in fields or len(items) > MAX_ENVIRONMENTS:
         raise fields.bad("environments", f"must be an array of at most {MAX_ENVIRONMENTS}")
-    return Environments(tuple(_ref(Fields(item, f"environments.{index}.")) for index, item in enumerate(items)))
+    refs = tuple(_ref(Fields(item, f"environments.{index}.")) for index, item in enumerate(items))
+    return Environments(refs, is_complete=fields.boolean("complete") if "complete" in fields else True)
 
 
 def _goodbye(fields: Fields) -> Goodbye:

@@ -81,7 +81,9 @@ def encode_bookmark(bookmark: Bookmark, audience: Audience) -> bytes:
 
 def encode_environments(environments: Environments) -> bytes:
     """Return the data of an `environments` message."""
-    return orjson.dumps({"environments": [_ref(ref) for ref in environments.refs]})
+    return orjson.dumps(
+        {"environments": [_ref(ref) for ref in environments.refs], "complete": environments.is_complete}
+    )
 
 
 def encode_goodbye(goodbye: Goodbye) -> bytes:

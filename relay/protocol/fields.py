@@ -89,9 +89,20 @@ class Fields:
             raise self.bad(name, "must be a number, 0 or more")
         return float(value)
 
+    def boolean(self, name: str) -> bool:
+        """Return true or false."""
+        value = self._members.get(name)
+        if not isinstance(value, bool):
+            raise self.bad(name, "must be true or false")
+        return value
+
     def is_null(self, name: str) -> bool:
         """Tell whether a member is there and null."""
         return name in self._members and self._members[name] is None
+
+    def has(self, name: str) -> bool:
+        """Tell whether a member is there and not null."""
+        return self._members.get(name) is not None
 
     def fields(self, name: str) -> "Fields":
         """Return a nested object."""

@@ -101,7 +101,7 @@ class Access:
             key_in_query: whether a client key may stand in `?key=`, where `EventSource` cannot send headers.
 
         Raises:
-            Problem: 401, 403, or 503 while there is no configuration to check a key against.
+            Problem: 401, 403, or 503 while a configuration that may know the key is lacking.
         """
         raw = self._raw_key(scope, key_in_query=key_in_query)
         return self._granted(scope, raw, fingerprint(raw), Terms(kinds, needs, _origin_of(scope)))
@@ -178,8 +178,9 @@ class Access:
     def _granted(self, scope: Scope, raw: str | None, key_fingerprint: str, terms: Terms) -> Grant:
         grant = self.lookup(key_fingerprint)
         if grant is None:
-            if not self._store.configurations:
-                raise unavailable("no_configuration", "This service has no configuration yet; try again.", 1)
+            if not self._store.is_complete:
+                # What is lacking may know the key, and a client that is told it does not would give up for good.
+                raise unavailable("no_configuration", "This service lacks configuration still; try again.", 1)
             raise self._refused(scope, raw, "unknown", 401, "The key is not known, or was revoked or has expired.")
         return self.check(scope, grant, terms, raw)
 

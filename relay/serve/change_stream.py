@@ -110,7 +110,7 @@ class ChangeStream(Stream):
         """Return the next message, or the next part of a large one."""
         if self._chunks is not None:
             return self._next_chunk(self._chunks)
-        if self._must_list:
+        if self._must_list or (self._store.is_complete and not self._refs.is_complete):
             return self._list()
         while self._behind:
             environment_id = next(iter(self._behind))
@@ -143,7 +143,8 @@ class ChangeStream(Stream):
         is_first = not self._refs.refs
         self._must_list = False
         configurations = map(self._store.get, sorted(self.environment_ids))
-        self._refs = Environments(tuple(each.ref for each in configurations if each is not None))
+        refs = tuple(each.ref for each in configurations if each is not None)
+        self._refs = Environments(refs, is_complete=self._store.is_complete)
         data = encode_environments(self._refs)
         return encode_event(MessageName.ENVIRONMENTS, (data,), retry_ms=self.retry_ms() if is_first else None)
 

@@ -53,10 +53,12 @@ class KillRoute:
         """Answer with the overlay that holds the flag off from now on."""
         scope, limits = request.scope, self._services.settings.limits
         grant = self._services.access.authenticate(scope, kinds=frozenset({Kind.TOKEN}), needs=WRITE)
-        environments = self._environments(grant, request.path_params["p"])
+        project = request.path_params["p"]
+        self._environments(grant, project)  # refused before the body is read
         raw = await read_body(scope, request.receive, limits.context_bytes, limits.body_s)
         body = check_members(parse_json(raw, limits), _BODY)
-        configuration = _environment(environments, body["environment"])
+        grant = self._services.access.renew(scope, grant)
+        configuration = _environment(self._environments(grant, project), body["environment"])
         flag = _flag(configuration, request.path_params["f"])
         return await self._killed(_order(scope, grant, configuration, flag, body.get("reason")))
 

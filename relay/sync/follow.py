@@ -80,11 +80,6 @@ class Follower:
         return self._inbox.first_sync
 
     @property
-    def covered(self) -> frozenset[str]:
-        """The ids of the environments that the key covers; empty as long as upstream has not said."""
-        return self._inbox.covered
-
-    @property
     def refusals(self) -> Mapping[str | None, Refusal]:
         """The configurations that cannot be used, by environment id; None = in a message too broken to name one."""
         return self._inbox.refusals

@@ -91,14 +91,9 @@ class Inbox:
         self._backoff = backoff
         self._fraction = fraction
         self._wanted: set[str] = set()  # environments to ask for as a snapshot
-        self._covered: frozenset[str] | None = None  # None until upstream has said what the key covers
+        self._covered: frozenset[str] | None = None  # None until this upstream has said what the key covers
         self._confirmed: set[str] = set()
         self._ask_again_at = 0.0
-
-    @property
-    def covered(self) -> frozenset[str]:
-        """The environments that the key covers; empty as long as upstream has not said."""
-        return self._covered or frozenset()
 
     def begin_stream(self) -> str | None:
         """Take note of a new stream; returns what to resume from, environments that need a snapshot left out."""
@@ -181,12 +176,12 @@ class Inbox:
         return True
 
     def _cover(self, environments: Environments) -> None:
-        self._covered = frozenset(ref.id for ref in environments.refs)
+        self._store.cover(environments)
+        self._covered = self._store.covered or frozenset()
         self._confirmed &= self._covered
         self._wanted &= self._covered
         for gone in self.refusals.keys() - self._covered - {None}:
             del self.refusals[gone]
-        self._store.cover(environments)
         self._confirm(())
 
     def _confirm(self, environment_ids: Iterable[str]) -> None:

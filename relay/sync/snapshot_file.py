@@ -82,6 +82,7 @@ class SnapshotFile:
         self._dirty = asyncio.Event()
         self._newest_is_good = True
         self._written_confirmed_at_ms: int | None = None
+        self._written_covered: frozenset[str] | None = None
         self._writing: asyncio.Future[None] | None = None
 
     def load(self) -> Loaded:
@@ -98,6 +99,7 @@ class SnapshotFile:
                 self._newest_is_good = path == self._path
                 self.kept = _positions(content.states)
                 self._written_confirmed_at_ms = content.confirmed_at_ms
+                self._written_covered = content.covered
                 return Loaded(content, tuple(problems))
         self._newest_is_good = False
         return Loaded(None, tuple(problems))
@@ -136,16 +138,18 @@ class SnapshotFile:
 
     def _is_behind(self) -> bool:
         is_old = self._written_confirmed_at_ms != self._store.confirmed_at_ms
-        return self._dirty.is_set() or (is_old and self._store.origin is Origin.UPSTREAM)
+        is_other = self._written_covered != self._store.covered
+        return self._dirty.is_set() or ((is_old or is_other) and self._store.origin is Origin.UPSTREAM)
 
     def _note(self, _: Swap) -> None:
         self._dirty.set()
 
     async def _write(self) -> bool:
         self._dirty.clear()
-        confirmed_at_ms = self._store.confirmed_at_ms
-        states = [configuration.state for configuration in self._store.configurations.values()]
-        self._writing = asyncio.ensure_future(asyncio.to_thread(self._replace, states, confirmed_at_ms))
+        store = self._store
+        states = tuple(configuration.state for configuration in store.configurations.values())
+        content = Content(states, store.confirmed_at_ms, store.covered)
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._replace, content))
         try:
             await asyncio.shield(self._writing)
         except asyncio.CancelledError:
@@ -158,7 +162,7 @@ class SnapshotFile:
                 log.warning("the snapshot file cannot be written: %s; the older one stays", error)
             self.last_error = str(error)
             return False
-        self._written_confirmed_at_ms = confirmed_at_ms
+        self._written_confirmed_at_ms, self._written_covered = content.confirmed_at_ms, content.covered
         self.kept = _positions(states)
         self.writes += 1
         self.last_error = None
@@ -171,9 +175,9 @@ class SnapshotFile:
                 raise BadFile(f"it has {size} bytes, more than the {self._max_bytes} that are read")
             return file.read()
 
-    def _replace(self, states: Sequence[State], confirmed_at_ms: int | None) -> None:
+    def _replace(self, content: Content) -> None:
         temporary = self._path.with_name(self._path.name + ".tmp")
-        write_synced(temporary, encode_file(self._tenant, states, confirmed_at_ms))
+        write_synced(temporary, encode_file(self._tenant, content))
         if self._newest_is_good and self._path.exists():
             # A damaged newest one must not push the last good one out.
             self._path.replace(self._old)
@@ -190,7 +194,7 @@ def restore(content: Content, store: Store) -> tuple[str, ...]:
             outcome = store.apply(Snapshot(state, "start"), Origin.FILE)
         if not isinstance(outcome, Applied):
             problems.append(f"environment {state.ref.id}: {outcome}")
-    store.confirmed_at_ms = content.confirmed_at_ms
+    store.confirmed_at_ms, store.covered = content.confirmed_at_ms, content.covered
     return tuple(problems)
 
 

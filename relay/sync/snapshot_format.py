@@ -29,10 +29,15 @@ class BadFile(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a snapshot file holds. `confirmed_at_ms` is wall time, None = upstream never confirmed it."""
+    """What a snapshot file holds.
+
+    `confirmed_at_ms` is wall time, None = upstream never confirmed it. `covered` are the environments that should be
+    there, which may be more than are; None = upstream had not said.
+    """
 
     states: tuple[State, ...] = field(repr=False)
     confirmed_at_ms: int | None
+    covered: frozenset[str] | None = None
 
 
 def tenant_of(upstream_url: str, key_fingerprint: str) -> str:
@@ -40,10 +45,12 @@ def tenant_of(upstream_url: str, key_fingerprint: str) -> str:
     return blake2b(f"{upstream_url.rstrip('/')}\n{key_fingerprint}".encode(), digest_size=16).hexdigest()
 
 
-def encode_file(tenant: str, states: Iterable[State], confirmed_at_ms: int | None) -> list[bytes]:
+def encode_file(tenant: str, content: Content) -> list[bytes]:
     """Return the pieces of a file."""
-    pieces = [orjson.dumps({"tenant": tenant, "confirmed_at_ms": confirmed_at_ms}) + b"\n"]
-    pieces += [encode_event("snapshot", snapshot_lines(state, "start", Audience.RELAY)) for state in states]
+    covered = None if content.covered is None else sorted(content.covered)
+    meta = {"tenant": tenant, "confirmed_at_ms": content.confirmed_at_ms, "covered": covered}
+    pieces = [orjson.dumps(meta) + b"\n"]
+    pieces += [encode_event("snapshot", snapshot_lines(state, "start", Audience.RELAY)) for state in content.states]
     digest = blake2b(digest_size=32)
     for piece in pieces:
         digest.update(piece)
@@ -63,10 +70,9 @@ def decode_file(raw: bytes, tenant: str) -> Content:
         fields = Fields(load(meta, "meta"), "meta.")
         if fields.text("tenant") != tenant:
             raise BadFile("it was written for another upstream or another relay key")
-        confirmed_at_ms = (
-            None if load(meta, "meta").get("confirmed_at_ms") is None else fields.integer("confirmed_at_ms")
-        )
-        return Content(tuple(_states(events)), confirmed_at_ms)
+        confirmed_at_ms = fields.integer("confirmed_at_ms") if fields.has("confirmed_at_ms") else None
+        covered = frozenset(fields.texts("covered")) if fields.has("covered") else None
+        return Content(tuple(_states(events)), confirmed_at_ms, covered)
     except (BadMessage, EventTooLarge) as error:
         raise BadFile(f"its content is refused: {error}") from None
 

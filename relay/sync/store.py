@@ -88,6 +88,7 @@ class Store:
         self.origin = Origin.NOWHERE
         self.last_bookmark: float | None = None  # monotonic seconds; when what is held was last confirmed
         self.confirmed_at_ms: int | None = None  # wall time; survives restarts through the snapshot file
+        self.covered: frozenset[str] | None = None  # ids that should be held; None = nobody has said; survives, too
         self.listener_failures = 0
         self._clock = clock
         self._window_changes = window_changes
@@ -104,6 +105,12 @@ class Store:
     def configurations(self) -> Mapping[str, Configuration]:
         """The configurations by environment id, as one consistent map that later swaps do not change."""
         return self._configurations
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether something is held, and nothing is known to be lacking: a key not found is then an unknown key."""
+        held = self._configurations
+        return bool(held) and (self.covered is None or self.covered <= held.keys())
 
     def get(self, environment_id: str) -> Configuration | None:
         """Return one environment's configuration."""
@@ -212,13 +219,18 @@ class Store:
             self.confirmed_at_ms = max(0, self._clock.wall_ms() - round(age_s * 1000))
 
     def cover(self, environments: Environments) -> None:
-        """Let go of every environment that is no longer covered, and take up new names of the others."""
+        """Let go of every environment that is no longer covered, and take up new names of the others.
+
+        A list that is not complete takes nothing away.
+        """
         covered = {ref.id: ref for ref in environments.refs}
+        before_this = frozenset[str]() if environments.is_complete else self.covered or frozenset()
+        self.covered = before_this | covered.keys()
         for environment_id, before in self._configurations.items():
             ref = covered.get(environment_id)
-            if ref is None:
+            if ref is None and environments.is_complete:
                 self.remove(environment_id)
-            elif ref != before.ref:
+            elif ref is not None and ref != before.ref:
                 self._swap(environment_id, Swap(before, rename(before, ref), None))
 
     def remove(self, environment_id: str) -> None:

@@ -60,9 +60,18 @@ class Pair(Running):
 
         await until("relay ready", ready)
 
+    async def relay_connected(self) -> None:
+        """Wait until the relay serves what the upstream has confirmed, and not only what it kept from before."""
+
+        async def connected() -> bool:
+            status, body = await self.admin.get("/readyz")
+            return status == 200 and not body["degraded"]
+
+        await until("relay connected", connected)
+
     async def ready_pair(self) -> None:
         await self.upstream_ready()
-        await self.relay_ready()
+        await self.relay_connected()
 
     async def kill_upstream(self) -> None:
         assert self.upstream_process is not None

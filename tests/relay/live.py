@@ -13,7 +13,8 @@ import orjson
 from relay.protocol.keys import Kind
 from relay.protocol.sse import SseEvent, SseParser
 from relay.serve.server import HttpServer, listen
-from tests.relay.world import Answer, World
+from tests.clocks import settle
+from tests.relay.world import Answer, World, scope_of
 
 DEADLINE_S = 5.0
 
@@ -141,3 +142,35 @@ async def serving(world: World) -> AsyncIterator[Live]:
         yield Live(world, server.port, session)
         await until(lambda: not world.services.streams.counts(), "the streams' ends")
     await server.stop(0.05)
+
+
+class SlowRequest:
+    """A request whose body arrives when the test says so."""
+
+    def __init__(self, world: World, target: str, body: Any, key: str | None = None) -> None:
+        self.status = 0
+        self.raw = b""
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._body = orjson.dumps(body)
+        scope = scope_of("POST", target, {"authorization": f"Bearer {key or world.keys[Kind.CLIENT]}"})
+        self.task = asyncio.create_task(self._run(world, scope))
+
+    async def _run(self, world: World, scope: dict[str, Any]) -> None:
+        await world.app(scope, self._messages.get, self._send)
+
+    async def _send(self, message: Any) -> None:
+        self.status = message.get("status", self.status)
+        self.raw += message.get("body", b"")
+
+    async def complete(self) -> None:
+        """Send the body, and see what comes of it."""
+        self._messages.put_nowait({"type": "http.request", "body": self._body, "more_body": False})
+        await settle()
+
+    async def leave(self) -> None:
+        self._messages.put_nowait({"type": "http.disconnect"})
+        await self.task
+
+    @property
+    def events(self) -> list[SseEvent]:
+        return SseParser().feed(self.raw)

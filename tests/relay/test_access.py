@@ -7,6 +7,7 @@ import pytest
 
 from relay.clock import rfc3339
 from relay.errors import Problem
+from relay.protocol.changes import Environments
 from relay.protocol.keys import Kind
 from relay.serve.access import select
 from relay.serve.cors import Cors
@@ -71,13 +72,23 @@ async def test_wrong_kinds_and_scopes_are_403(world: World) -> None:
     assert (await world.call("POST", EVALUATE, BETA)).status == 200
 
 
-async def test_without_any_configuration_the_answer_is_503(world: World) -> None:
+async def test_without_any_configuration_the_answer_is_503() -> None:
     """A relay that knows no keys yet refuses none: it asks to come back. Malformed keys are refused even so."""
     empty = World(FakeClock())
     answer = await empty.call("POST", EVALUATE, BETA, key=new_key(Kind.SERVER))
     assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "no_configuration", "1")
     assert (await empty.call("POST", EVALUATE, BETA, key="nonsense")).status == 401
+
+
+async def test_an_unknown_key_is_503_while_an_environment_is_lacking(world: World) -> None:
+    """It may be that environment's key, and a client that is told 401 gives up for good; known keys are served."""
+    staging, key = reference(2, "staging"), new_key(Kind.SERVER)
+    world.store.cover(Environments((world.ref, staging)))
     assert (await world.call("POST", EVALUATE, BETA)).status == 200
+    answer = await world.call("POST", EVALUATE, BETA, key=key)
+    assert (answer.status, answer.json["code"]) == (503, "no_configuration")
+    world.snapshot({"beta": flag()}, ref=staging)
+    assert (await world.call("POST", EVALUATE, BETA, key=key)).json["code"] == "key_unknown"
 
 
 async def test_only_client_keys_stand_in_urls_and_only_of_streams(world: World) -> None:

@@ -86,7 +86,7 @@ async def test_a_phase_that_fails_or_hangs_does_not_stop_the_next(caplog: pytest
 
 @pytest.mark.parametrize(("number", "hurried"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
 async def test_signals(number: signal.Signals, *, hurried: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first signal begins the drain, Ctrl-C in a hurry; the second ends the process at once."""
+    """The first signal begins the drain, Ctrl-C in a hurry; the same one again ends the process at once."""
     exits: list[int] = []
     monkeypatch.setattr("relay.drain.os._exit", exits.append)
     clock = FakeClock()
@@ -103,5 +103,22 @@ async def test_signals(number: signal.Signals, *, hurried: bool, monkeypatch: py
         assert exits == [128 + number]
         await clock.advance(5)
         await waiting
+    finally:
+        drain.disown_signals()
+
+
+async def test_ctrl_c_hurries_a_drain_that_sigterm_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sits before the terminal need not wait for the load balancer's sake, and nothing is cut short for it."""
+    exits: list[int] = []
+    monkeypatch.setattr("relay.drain.os._exit", exits.append)
+    drain = Drain(FakeClock())
+    drain.own_signals()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(drain.asked(), 5)
+        waiting = asyncio.create_task(drain.wait(5))
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.wait_for(waiting, 5)
+        assert exits == []
     finally:
         drain.disown_signals()

@@ -256,13 +256,24 @@ async def test_a_message_too_broken_to_belong_anywhere_restarts_the_stream(frame
 
 async def test_environments_no_longer_covered_are_let_go(stage: Stage) -> None:
     """Their configuration goes, and with it what was refused of them."""
-    assert stage.follower.covered == frozenset()
     connection = await stage.synced(FIRST, OTHER)
-    assert stage.follower.covered == {FIRST.ref.id, OTHER.ref.id}
+    assert stage.store.covered == frozenset({FIRST.ref.id, OTHER.ref.id})
     connection.send(changes(FIRST, BAD), environments(OTHER.ref))
     await until(lambda: set(stage.store.configurations) == {OTHER.ref.id})
-    assert stage.follower.covered == {OTHER.ref.id}
+    assert stage.store.covered == frozenset({OTHER.ref.id})
     assert not stage.follower.refusals
+
+
+async def test_an_incomplete_list_takes_no_environment_away(stage: Stage) -> None:
+    """A relay that lacks an environment after a restart cannot tell its followers that it is gone."""
+    connection = await stage.synced(FIRST, OTHER)
+    incomplete = Environments((OTHER.ref,), is_complete=False)
+    connection.send(encode_event("environments", [encode_environments(incomplete)]), bookmark(FIRST))
+    await until(lambda: stage.follower.stats.bookmarks == 2)
+    assert set(stage.store.configurations) == {FIRST.ref.id, OTHER.ref.id}
+    assert stage.store.covered == frozenset({FIRST.ref.id, OTHER.ref.id})
+    connection.send(environments(OTHER.ref))
+    await until(lambda: set(stage.store.configurations) == {OTHER.ref.id})
 
 
 async def test_a_new_epoch_replaces_everything(stage: Stage) -> None:

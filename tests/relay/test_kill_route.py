@@ -14,7 +14,7 @@ from relay.serve.app import build_app
 from relay.serve.kill import RETRY_AFTER_S, kill_routes
 from relay.settings import Changes
 from tests.clocks import settle
-from tests.relay.live import context_parameter
+from tests.relay.live import SlowRequest, context_parameter
 from tests.relay.objects import credential, flag, new_key, reference
 from tests.relay.world import Answer, World
 
@@ -137,6 +137,17 @@ async def test_a_token_kills_in_its_own_projects_only(operator: Operator) -> Non
     assert (answer.status, answer.json["code"]) == (403, "wrong_project")
     answer = await operator.kill("/api/v2/projects/nowhere/flags/beta:kill")
     assert (answer.status, answer.json["code"]) == (404, "project_not_found")
+
+
+async def test_a_token_that_is_revoked_while_the_body_is_under_way_kills_nothing(operator: Operator) -> None:
+    """What the token opens is asked again when the body is there."""
+    request = SlowRequest(operator.world, PATH, BODY, operator.token)
+    await settle()
+    operator.world.commit(credentials=operator.world.credentials())
+    await request.complete()
+    await request.task
+    assert request.status == 401
+    assert not operator.outbox.records
 
 
 @pytest.mark.parametrize(

@@ -9,50 +9,17 @@ import pytest
 
 from relay.protocol.changes import ChangeSet
 from relay.protocol.keys import Kind
-from relay.protocol.sse import SseEvent, SseParser
 from relay.serve.stream_token import StreamToken, issue
 from relay.settings import Serve, Streams
 from tests.clocks import FakeClock, settle
-from tests.relay.live import context_parameter, data
+from tests.relay.live import SlowRequest, context_parameter, data
 from tests.relay.objects import credential, flag, reference
-from tests.relay.world import Connection, World, scope_of
+from tests.relay.world import Connection, World
 
 BULK = "/ofrep/v1/evaluate/flags"
 CLIENT_STREAM = "/api/v2/client/stream"
 STAGING = reference(2, "staging")
 PAGE = "https://shop.example.com"
-
-
-class SlowRequest:
-    """A request whose body arrives when the test says so."""
-
-    def __init__(self, world: World, target: str, body: Any) -> None:
-        self.status = 0
-        self.raw = b""
-        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._body = orjson.dumps(body)
-        scope = scope_of("POST", target, {"authorization": f"Bearer {world.keys[Kind.CLIENT]}"})
-        self.task = asyncio.create_task(self._run(world, scope))
-
-    async def _run(self, world: World, scope: dict[str, Any]) -> None:
-        await world.app(scope, self._messages.get, self._send)
-
-    async def _send(self, message: Any) -> None:
-        self.status = message.get("status", self.status)
-        self.raw += message.get("body", b"")
-
-    async def complete(self) -> None:
-        """Send the body, and see what comes of it."""
-        self._messages.put_nowait({"type": "http.request", "body": self._body, "more_body": False})
-        await settle()
-
-    async def leave(self) -> None:
-        self._messages.put_nowait({"type": "http.disconnect"})
-        await self.task
-
-    @property
-    def events(self) -> list[SseEvent]:
-        return SseParser().feed(self.raw)
 
 
 REQUESTS = [

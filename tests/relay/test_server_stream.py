@@ -92,6 +92,21 @@ async def test_a_new_follower_gets_environments_snapshots_and_a_bookmark(pair: W
         await stream.leave()
 
 
+async def test_a_list_says_whether_it_is_complete(world: World) -> None:
+    """While this process lacks an environment nobody is to let go of it; once it has all, the list is sent anew."""
+    world.store.cover(Environments((world.ref, STAGING)))
+    async with world.running():
+        stream = await opened(world)
+        first = parse_message("environments", stream.events[0].data)
+        assert first == Environments((world.ref,), is_complete=False)
+        world.snapshot({"alpha": flag()}, ref=STAGING, credentials={})
+        world.commit({"beta": flag(enabled=False)})
+        await settle()
+        lists = [parse_message("environments", each.data) for each in stream.events if each.event == "environments"]
+        assert lists[1:] == [Environments((world.ref,))]
+        await stream.leave()
+
+
 async def test_audiences_get_what_is_theirs(world: World) -> None:
     """Relay keys get credentials, limits and secrets; server keys do not, in changes neither."""
     async with world.running():

@@ -21,7 +21,8 @@ from tests.relay.stream_server import until
 
 TENANT = tenant_of("http://upstream:8700", "fingerprint")
 STATES = (state(4, segments={"beta": segment()}), state(7, number=2, epoch="e2"))
-GOOD = b"".join(encode_file(TENANT, STATES, 1_795_242_600_000))
+KEPT = Content(STATES, 1_795_242_600_000, frozenset(held.ref.id for held in STATES))
+GOOD = b"".join(encode_file(TENANT, KEPT))
 
 
 class Desk:
@@ -59,9 +60,15 @@ async def written(desk: Desk, revision: int) -> State:
 
 
 def test_everything_is_read_back() -> None:
-    """All environments, byte for byte, and when upstream confirmed them last."""
-    assert decode_file(GOOD, TENANT) == Content(STATES, 1_795_242_600_000)
-    assert decode_file(b"".join(encode_file(TENANT, (), None)), TENANT) == Content((), None)
+    """All environments, byte for byte, when upstream confirmed them last, and which should be there."""
+    assert decode_file(GOOD, TENANT) == KEPT
+    assert decode_file(b"".join(encode_file(TENANT, Content((), None))), TENANT) == Content((), None)
+
+
+def test_a_file_that_does_not_say_what_is_covered_is_read() -> None:
+    """The first files did not."""
+    older = resealed(lambda body: body.replace(b',"covered":null', b"", 1))
+    assert decode_file(older, TENANT) == Content(STATES, 5, None)
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
@@ -82,7 +89,7 @@ def test_a_file_cut_anywhere_is_unusable(length: int) -> None:
 
 def resealed(edit: Callable[[bytes], bytes]) -> bytes:
     """Return a file with an edited body and a checksum that fits it."""
-    pieces = encode_file(TENANT, STATES, 5)
+    pieces = encode_file(TENANT, Content(STATES, 5))
     body = edit(b"".join(pieces[1:]))
     return b"halyard-snapshot 1 %d %b\n" % (len(body), blake2b(body, digest_size=32).hexdigest().encode()) + body
 
@@ -96,7 +103,7 @@ def resealed(edit: Callable[[bytes], bytes]) -> bytes:
         (GOOD + b"\n", "bytes after its first line"),
         (GOOD[:-2] + b"\n ", "its checksum is wrong"),
         (resealed(lambda body: body.replace(b'"revision":4', b'"revision":-4')), "its content is refused: revision"),
-        (resealed(lambda body: body.replace(b"5}", b'"5"}', 1)), "its content is refused: meta.confirmed_at_ms"),
+        (resealed(lambda body: body.replace(b":5,", b':"5",', 1)), "its content is refused: meta.confirmed_at_ms"),
         (resealed(lambda body: b"[]" + body), "its content is refused: meta"),
     ],
 )
@@ -123,7 +130,7 @@ def test_a_file_of_another_tenant_is_ignored(other: tuple[str, str]) -> None:
 def test_the_file_reveals_no_key_and_only_to_its_owner_what_it_holds(desk: Desk) -> None:
     """Its mode is 0600, whatever stood there before, and the fingerprint is not in it."""
     desk.path.with_name("snapshot.tmp").touch(mode=0o644)
-    desk.file._replace(STATES, None)
+    desk.file._replace(Content(STATES, None))
     assert stat.S_IMODE(desk.path.stat().st_mode) == 0o600
     assert b"fingerprint" not in desk.path.read_bytes()
 
@@ -197,6 +204,31 @@ def test_what_the_engine_refuses_is_left_out_of_a_restore(desk: Desk) -> None:
     assert set(desk.store.configurations) == {STATES[1].ref.id}
     assert len(problems) == 1
     assert "flags.checkout" in problems[0]
+
+
+async def test_an_incomplete_file_is_known_to_be_incomplete(desk: Desk) -> None:
+    """Whoever stops between two environments knows at the next start that there should be more."""
+    held = desk.put(1)
+    desk.store.cover(Environments((held.ref, STATES[1].ref)))
+    await desk.file.flush()
+    again = Store(desk.clock)
+    content = desk.file.load().content
+    assert content is not None
+    assert restore(content, again) == ()
+    assert again.covered == frozenset({held.ref.id, STATES[1].ref.id})
+    assert not again.is_complete
+    again.apply(Snapshot(STATES[1], "start"))
+    assert again.is_complete
+
+
+async def test_what_is_covered_is_worth_a_write_of_its_own(desk: Desk) -> None:
+    """A new environment that cannot be used changes nothing that is held, and must not be forgotten over a restart."""
+    held = await written(desk, 1)
+    desk.store.cover(Environments((held.ref, STATES[1].ref)))
+    await desk.file.flush()
+    content = desk.file.load().content
+    assert content is not None
+    assert content.covered == frozenset({held.ref.id, STATES[1].ref.id})
 
 
 async def test_writes_at_most_once_a_second_and_the_newest_wins(desk: Desk) -> None:

@@ -341,6 +341,23 @@ def test_environments_no_longer_covered_go(store: Store) -> None:
     assert len(seen) == 2
 
 
+def test_an_incomplete_list_takes_nothing_away(store: Store) -> None:
+    """It adds to what should be there; what is held and covered stays, and new names are taken up."""
+    complete = [store.is_complete]
+    renamed = replace(environment_ref(2), key="production")
+    store.cover(Environments((renamed,), is_complete=False))
+    assert store.covered == frozenset({renamed.id})
+    complete.append(store.is_complete)
+    store.apply(Snapshot(state(number=2), "start"))
+    complete.append(store.is_complete)
+    assert complete == [True, False, True]
+    assert set(store.configurations) == {ID, renamed.id}
+    store.cover(Environments((environment_ref(1),), is_complete=False))
+    assert store.covered == frozenset({ID, renamed.id})
+    store.cover(Environments((environment_ref(1),)))
+    assert store.covered == frozenset(store.configurations) == frozenset({ID})
+
+
 async def test_age_is_the_time_since_the_last_good_bookmark(store: Store, clock: FakeClock) -> None:
     """A bookmark that agrees makes the configuration fresh; one that does not leaves the age."""
     assert store.staleness == Staleness(Origin.UPSTREAM, None)
