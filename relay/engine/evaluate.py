@@ -35,7 +35,7 @@ from relay.engine.model import (
     Split,
 )
 
-_ON = frozenset({Reason.TARGET_MATCH, Reason.RULE_MATCH, Reason.SPLIT, Reason.STATIC, Reason.DEFAULT})
+ON = frozenset({Reason.TARGET_MATCH, Reason.RULE_MATCH, Reason.SPLIT, Reason.STATIC, Reason.DEFAULT})
 """The reasons of a flag that is on for a context, so that flags which require it may be on too."""
 
 
@@ -43,15 +43,9 @@ def evaluate(environment: Environment, flag_key: str, context: Any, now_ms: int)
     """Evaluate one flag for a context, a parsed JSON object whose `targetingKey` is the unit."""
     flag = environment.flags.get(flag_key)
     if flag is None:
-        return Evaluation(
-            None,
-            None,
-            Reason.ERROR,
-            error_code=ErrorCode.FLAG_NOT_FOUND,
-            error_detail=f"there is no flag {flag_key!r} in environment {environment.key!r}",
-        )
+        return no_flag(environment, flag_key)
     if not isinstance(context, dict):
-        return _invalid_context(flag)
+        return no_context(flag)
     return _Run(environment, context, now_ms).flag(flag)
 
 
@@ -61,9 +55,14 @@ def evaluate_all(
     """Evaluate every flag, or those that browsers may see, for one context."""
     flags = [flag for flag in environment.flags.values() if flag.client_side or not client_side_only]
     if not isinstance(context, dict):
-        return {flag.key: _invalid_context(flag) for flag in flags}
+        return {flag.key: no_context(flag) for flag in flags}
     run = _Run(environment, context, now_ms)
     return {flag.key: run.flag(flag) for flag in flags}
+
+
+def belongs(environment: Environment, segment_key: str, context: dict[str, Any], now_ms: int) -> bool:
+    """Tell whether a context is in a segment, one of the environment's usable ones."""
+    return _Run(environment, context, now_ms).is_in(segment_key)
 
 
 def next_change_at(environment: Environment, now_ms: int) -> int | None:
@@ -102,8 +101,35 @@ def _next_step_ms(ramp: Ramp, now_ms: int) -> int | None:
     return ramp.start_at_ms + (steps_taken + 1) * every_ms
 
 
-def _invalid_context(flag: Flag) -> Evaluation:
+def no_flag(environment: Environment, flag_key: str) -> Evaluation:
+    """Return the answer for a flag that does not exist."""
+    return Evaluation(
+        None,
+        None,
+        Reason.ERROR,
+        error_code=ErrorCode.FLAG_NOT_FOUND,
+        error_detail=f"there is no flag {flag_key!r} in environment {environment.key!r}",
+    )
+
+
+def no_context(flag: Flag) -> Evaluation:
+    """Return the answer for a context that is no JSON object."""
     return _failed(flag, ErrorCode.INVALID_CONTEXT, "the context must be a JSON object")
+
+
+def unsettled(flag: Flag) -> Evaluation:
+    """Return the answer of a flag whose prerequisites lead nowhere."""
+    return _failed(flag, ErrorCode.GENERAL, "its prerequisites form a cycle or nest too deeply")
+
+
+def passes(clause: Clause, value: Any) -> bool:
+    """Test an attribute's value; of a list, any element may match, and a negated operator must see every one pass."""
+    if value is None:
+        return False
+    if not isinstance(value, list):
+        return clause.test(clause.operand, value) is clause.wanted
+    passed = (clause.test(clause.operand, element) is clause.wanted for element in value)
+    return any(passed) if clause.wanted else all(passed)
 
 
 def _failed(flag: Flag, code: ErrorCode, detail: str) -> Evaluation:
@@ -134,7 +160,7 @@ class _Run:
         if not flag.enabled:
             return flag.off
         if flag.key in self._environment.unsettled:
-            return _failed(flag, ErrorCode.GENERAL, "its prerequisites form a cycle or nest too deeply")
+            return unsettled(flag)
         for prerequisite in flag.prerequisites:
             if not self._holds(prerequisite):
                 return prerequisite.failed
@@ -151,7 +177,7 @@ class _Run:
         if required is None:
             return False
         found = self.flag(required)
-        return found.reason in _ON and (prerequisite.variations is None or found.variation in prerequisite.variations)
+        return found.reason in ON and (prerequisite.variations is None or found.variation in prerequisite.variations)
 
     def _elsewhere(self, flag: Flag) -> Evaluation | None:
         """Answer for units that belong to another flag of the exclusion group."""
@@ -194,7 +220,7 @@ class _Run:
     def _meets(self, condition: Condition) -> bool:  # noqa: PLR0911 - one per kind of condition
         match condition:
             case Clause():
-                return self._passes(condition)
+                return passes(condition, lookup(self._context, condition.attribute))
             case All():
                 return all(map(self._meets, condition.conditions))
             case AnyOf():
@@ -202,7 +228,7 @@ class _Run:
             case Not():
                 return not self._meets(condition.condition)
             case InSegment():
-                return self._belongs(condition.segment)
+                return self.is_in(condition.segment)
             case Exists():
                 return lookup(self._context, condition.attribute) is not None
             case PercentageOf():
@@ -211,17 +237,7 @@ class _Run:
             case _:  # an unknown operator
                 return False
 
-    def _passes(self, clause: Clause) -> bool:
-        """Test an attribute; of a list, any element may match, and a negated operator must see every one pass."""
-        value = lookup(self._context, clause.attribute)
-        if value is None:
-            return False
-        if not isinstance(value, list):
-            return clause.test(clause.operand, value) is clause.wanted
-        passed = (clause.test(clause.operand, element) is clause.wanted for element in value)
-        return any(passed) if clause.wanted else all(passed)
-
-    def _belongs(self, key: str) -> bool:
+    def is_in(self, key: str) -> bool:
         """Tell whether the context is in a segment, once. Who is excluded by name stays out, whatever else holds."""
         known = self._members.get(key)
         if known is None:

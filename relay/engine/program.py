@@ -1,0 +1,238 @@
+"""The compiled form of an environment: the same answers as `relay.engine.evaluate`, for a fraction of the time.
+
+Flags are compiled in chunks, each one function that answers all of its flags, so that an attribute is looked up once
+for all of them; a flag that is asked for alone gets a function of its own when that first happens. A change compiles
+the chunks anew that it touches. What is too large to be worth compiling is interpreted. Nothing here decides anything:
+meaning stands in the interpreter, and a differential test holds the two equal.
+"""
+
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+from relay.engine.bucketing import winner
+from relay.engine.context import UNIT, unit_of
+from relay.engine.evaluate import belongs, evaluate, no_context, no_flag
+from relay.engine.model import Environment, Evaluation, Flag, Segment
+from relay.engine.source import MAX_PARTS, Function, Source, bytes_of, is_compilable, parts_of
+
+CHUNK: Final = 32
+"""Flags in one function: enough to share what they look up, few enough to compile in two milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some flags, all of them visible to browsers or none, and the function that answers them in their order."""
+
+    flags: tuple[Flag, ...]
+    keys: tuple[str, ...]
+    run: Function
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One revision of an environment, ready to be evaluated. Made by `build` or `build_steps`."""
+
+    environment: Environment
+    public: tuple[Chunk, ...] = field(repr=False)
+    private: tuple[Chunk, ...] = field(repr=False)
+    _single: dict[str, tuple[Flag, Function, bool]] = field(default_factory=dict, repr=False)
+    _segments: dict[str, tuple[Segment, Function]] = field(default_factory=dict, repr=False)
+
+    def evaluate(self, flag_key: str, context: Any, now_ms: int) -> Evaluation:
+        """Evaluate one flag; see `relay.engine.evaluate.evaluate`."""
+        flag = self.environment.flags.get(flag_key)
+        if flag is None:
+            return no_flag(self.environment, flag_key)
+        if not isinstance(context, dict):
+            return no_context(flag)
+        function, needs_run = self.function_of(flag)
+        unit = unit_of(context.get(UNIT))
+        run = _Run(self, context, now_ms) if needs_run else None
+        answer: Evaluation = function(context, unit, bytes_of(unit), now_ms, run)
+        return answer
+
+    def evaluate_all(self, context: Any, now_ms: int, *, client_side_only: bool = False) -> dict[str, Evaluation]:
+        """Evaluate every flag, or those that browsers may see; see `relay.engine.evaluate.evaluate_all`."""
+        chunks = self.public if client_side_only else (*self.public, *self.private)
+        if not isinstance(context, dict):
+            return {flag.key: no_context(flag) for chunk in chunks for flag in chunk.flags}
+        run = _Run(self, context, now_ms)
+        answers: dict[str, Evaluation] = {}
+        for chunk in chunks:
+            answers.update(zip(chunk.keys, chunk.run(context, run.unit, run.raw, now_ms, run), strict=True))
+        return answers
+
+    def function_of(self, flag: Flag) -> tuple[Function, bool]:
+        """Return the function of one flag, compiled when it is first asked for, and whether it looks anything up."""
+        known = self._single.get(flag.key)
+        if known is None:
+            if is_compilable(flag):
+                source = Source()
+                known = flag, source.function(source.flag(flag)), source.needs_run
+            else:
+                known = flag, _interpreted(flag), True
+            self._single[flag.key] = known
+        return known[1:]
+
+    def membership_of(self, segment: Segment) -> Function:
+        """Return the function of one segment, compiled when it is first asked for."""
+        known = self._segments.get(segment.key)
+        if known is None:
+            source, is_small = Source(), parts_of(segment.when) <= MAX_PARTS
+            function = source.function(source.segment(segment)) if is_small else _interpreted_segment(segment)
+            known = self._segments[segment.key] = segment, function
+        return known[1]
+
+
+class _Table(dict[str, Any]):
+    """Answers of one run by key, each worked out when it is first asked for."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Any) -> None:
+        self._work = work
+
+    def __missing__(self, key: str) -> Any:
+        answer = self[key] = self._work(key)
+        return answer
+
+
+class _Run:
+    """The evaluation of any number of flags for one context at one moment, and what they look up in common."""
+
+    __slots__ = ("_answers", "_draws", "_members", "context", "now_ms", "program", "raw", "unit")
+
+    def __init__(self, program: Program, context: dict[str, Any], now_ms: int) -> None:
+        self.program = program
+        self.context = context
+        self.now_ms = now_ms
+        self.unit = unit_of(context.get(UNIT))
+        self.raw = bytes_of(self.unit)
+        self._answers: _Table | None = None
+        self._draws: _Table | None = None
+        self._members: _Table | None = None
+
+    def flag(self, flag: Flag) -> Evaluation:
+        """Evaluate a flag."""
+        answer: Evaluation = self._call(self.program.function_of(flag)[0])
+        return answer
+
+    @property
+    def unsettled(self) -> Collection[str]:
+        """The flags whose prerequisites lead nowhere."""
+        return self.program.environment.unsettled
+
+    @property
+    def answers(self) -> _Table:
+        """The answers of prerequisites; None for a flag that does not exist."""
+        if self._answers is None:
+            self._answers = _Table(self._answer)
+        return self._answers
+
+    @property
+    def draws(self) -> _Table:
+        """The flag of each exclusion group to which the unit belongs."""
+        if self._draws is None:
+            self._draws = _Table(self._draw)
+        return self._draws
+
+    @property
+    def members(self) -> _Table:
+        """Whether the context belongs to each segment; None for one that cannot be decided."""
+        if self._members is None:
+            self._members = _Table(self._member)
+        return self._members
+
+    def _call(self, function: Function) -> Any:
+        return function(self.context, self.unit, self.raw, self.now_ms, self)
+
+    def _answer(self, key: str) -> Evaluation | None:
+        flag = self.program.environment.flags.get(key)
+        return None if flag is None else self.flag(flag)
+
+    def _draw(self, group: str) -> str:
+        return winner(group, self.program.environment.groups[group], self.unit or "")
+
+    def _member(self, key: str) -> bool | None:
+        segment = self.program.environment.usable.get(key)
+        return None if segment is None else bool(self._call(self.program.membership_of(segment)))
+
+
+def build(environment: Environment, before: Program | None = None) -> Program:
+    """Compile an environment at once; see `build_steps`."""
+    steps = build_steps(environment, before)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            program: Program = done.value
+            return program
+
+
+def build_steps(environment: Environment, before: Program | None = None) -> Generator[None, None, Program]:
+    """Compile an environment in steps of about two milliseconds, sharing what did not change with the one before."""
+    public = yield from _chunks(environment, () if before is None else before.public, is_public=True)
+    private = yield from _chunks(environment, () if before is None else before.private, is_public=False)
+    if before is None:
+        return Program(environment, public, private)
+    flags, segments = environment.flags, environment.segments
+    single = {key: known for key, known in before._single.items() if flags.get(key) is known[0]}  # noqa: SLF001 - one of its own
+    members = {key: known for key, known in before._segments.items() if segments.get(key) is known[0]}  # noqa: SLF001
+    return Program(environment, public, private, single, members)
+
+
+def _chunks(
+    environment: Environment, before: Sequence[Chunk], *, is_public: bool
+) -> Generator[None, None, tuple[Chunk, ...]]:
+    """Keep the chunks in which nothing changed; compile the others anew, with what is new in the places left."""
+    flags = environment.flags
+    wanted = {key: flag for key, flag in flags.items() if flag.client_side is is_public}
+    held = {key for chunk in before for key in chunk.keys}
+    new = iter([flag for key, flag in wanted.items() if key not in held])
+    chunks: list[Chunk] = []
+    for chunk in before:
+        left = [found for key in chunk.keys if (found := wanted.get(key)) is not None]
+        left += _first(new, CHUNK - len(left))
+        if len(left) == len(chunk.flags) and all(map(_is, left, chunk.flags)):
+            chunks.append(chunk)
+        elif left:
+            chunks.append(_chunk(left))
+            yield
+    while more := _first(new, CHUNK):
+        chunks.append(_chunk(more))
+        yield
+    return tuple(chunks)
+
+
+def _is(one: object, other: object) -> bool:
+    return one is other
+
+
+def _first(flags: Iterator[Flag], at_most: int) -> list[Flag]:
+    return list(islice(flags, at_most))
+
+
+def _chunk(flags: Iterable[Flag]) -> Chunk:
+    taken, source = tuple(flags), Source()
+    parts = [source.flag(flag) if is_compilable(flag) else source.call(_interpreted(flag)) for flag in taken]
+    return Chunk(taken, tuple(flag.key for flag in taken), source.function(f"[{', '.join(parts)}]"))
+
+
+def _interpreted(flag: Flag) -> Function:
+    """Return what answers a flag that is too large to be worth compiling."""
+
+    def run(context: dict[str, Any], _unit: str | None, _raw: bytes | None, now_ms: int, run: Any) -> Evaluation:
+        return evaluate(run.program.environment, flag.key, context, now_ms)
+
+    return run
+
+
+def _interpreted_segment(segment: Segment) -> Function:
+    """Return what tells the membership in a segment that is too large to be worth compiling."""
+
+    def run(context: dict[str, Any], _unit: str | None, _raw: bytes | None, now_ms: int, run: Any) -> bool:
+        return belongs(run.program.environment, segment.key, context, now_ms)
+
+    return run

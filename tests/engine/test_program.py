@@ -1,0 +1,253 @@
+"""The compiled form answers what the interpreter answers, on everything that can be generated.
+
+The interpreter is the reference; what it answers is tested elsewhere.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.engine.environment import amend
+from relay.engine.evaluate import evaluate, evaluate_all
+from relay.engine.parse import parse_flag
+from relay.engine.program import CHUNK, Program, build, build_steps
+from relay.engine.source import MAX_PARTS, MAX_RULES, is_compilable
+from tests.engine.build import HALF, OFF, ON, clause, environment, flag, rule, ruled, segment
+from tests.engine.configurations import contexts, flags, json_values, names, segments
+from tests.engine.test_totality import accepted, moments
+
+NOW_MS = 1_000_000
+MANY = [{"targetingKey": f"user-{number}", "a": number % 7, "b": f"v{number % 3}"} for number in range(50)]
+
+
+def assert_equal(program: Program, context: Any, now_ms: int) -> None:
+    """Assert that alone and together, every flag is answered as by the interpreter; types count."""
+    held = program.environment
+    for client_side_only in (False, True):
+        wanted = evaluate_all(held, context, now_ms, client_side_only=client_side_only)
+        found = program.evaluate_all(context, now_ms, client_side_only=client_side_only)
+        assert found == wanted
+        assert {key: type(answer.value) for key, answer in found.items()} == {
+            key: type(answer.value) for key, answer in wanted.items()
+        }
+    for key in (*held.flags, "nowhere"):
+        assert program.evaluate(key, context, now_ms) == evaluate(held, key, context, now_ms)
+
+
+def compiled(flag_objects: dict[str, Any], segment_objects: dict[str, Any] | None = None) -> Program:
+    return build(environment(flag_objects, segment_objects))
+
+
+@given(
+    st.dictionaries(names, flags, min_size=1, max_size=3),
+    st.dictionaries(names, segments, max_size=3),
+    st.lists(st.tuples(contexts | json_values, moments), min_size=10, max_size=10),
+)
+def test_every_answer_is_the_interpreters(
+    flag_objects: dict[str, Any], segment_objects: dict[str, Any], asked: list[tuple[Any, int]]
+) -> None:
+    """Whatever the configuration, the context and the moment."""
+    program = build(accepted(flag_objects, segment_objects))
+    for context, now_ms in asked:
+        assert_equal(program, context, now_ms)
+
+
+@given(
+    st.dictionaries(names, flags, max_size=3),
+    st.dictionaries(names, flags, max_size=2),
+    st.sets(names, max_size=2),
+    st.dictionaries(names, segments, max_size=2),
+    contexts,
+)
+def test_what_is_shared_with_the_revision_before_answers_anew(
+    first: dict[str, Any], more: dict[str, Any], gone: set[str], segment_objects: dict[str, Any], context: Any
+) -> None:
+    """A program made from the one before answers like one made from nothing, asked before and after."""
+    before = build(accepted(first, {"a": segment()}))
+    assert_equal(before, context, NOW_MS)
+    change = accepted(more, segment_objects)
+    after = amend(
+        before.environment,
+        revision=2,
+        upsert_flags=change.flags,
+        remove_flags=gone,
+        upsert_segments=change.segments,
+    )
+    assert_equal(build(after, before), context, NOW_MS)
+    assert_equal(before, context, NOW_MS)
+
+
+class Plan(StrEnum):
+    """Text that is no plain `str`, as an application in the same process may give it."""
+
+    PRO = "pro"
+
+
+TEXTS = ["pro", "PRO", "free", "", "1", "1.0", "1.2.3", "v1.2", "10.1.2.3", "::ffff:10.0.0.1", "2026-11-21T06:30:00Z"]
+SCALARS = [0, 1, 1.0, True, False, None, float("nan"), float("inf"), 10**30, -5, "1e2", Plan.PRO]
+VALUES = [*TEXTS, *SCALARS, [], ["pro"], ["free", "pro"], [1, "1"], [None], [["pro"]], {}, {"pro": 1}]
+
+
+@pytest.mark.parametrize(
+    ("op", "values"),
+    [
+        ("equals", ["pro"]),
+        ("equals", [1]),
+        ("in", ["pro", "1"]),
+        ("in", ["pro", 1, True]),
+        ("in", []),
+        ("not_equals", ["pro"]),
+        ("not_in", ["pro", 0, False]),
+        ("contains", ["ro", "x"]),
+        ("contains", []),
+        ("contains", [f"p{number}" for number in range(20)] + ["ro"]),
+        ("not_contains", ["r"]),
+        ("starts_with", ["p", "1"]),
+        ("not_ends_with", ["o"]),
+        ("matches", ["^p", "[0-9]"]),
+        ("matches", []),
+        ("gt", [0]),
+        ("gte", [1, 5]),
+        ("lt", [1, "2"]),
+        ("lte", []),
+        ("between", [0, 1]),
+        ("semver_eq", ["1.2.3", "1.2.0"]),
+        ("semver_gt", ["1.2.0"]),
+        ("semver_lte", ["1.2.0", "0.1"]),
+        ("before", ["2026-11-21T06:30:00Z"]),
+        ("after", [0]),
+        ("in_cidr", ["10.0.0.0/8", "::/0"]),
+        ("not_in_cidr", ["10.0.0.0/8"]),
+        ("in_cidr", []),
+        ("exists", []),
+        ("not_exists", []),
+        ("percentage_of", [50_000]),
+    ],
+)
+@pytest.mark.parametrize("fold_case", [False, True])
+def test_every_operator_on_every_kind_of_value(op: str, values: list[Any], *, fold_case: bool) -> None:
+    """The quick way for plain values and the slow way for all others lead to the same place."""
+    program = compiled({"f": ruled(clause("plan", op, *values, fold_case=fold_case))})
+    for value in VALUES:
+        assert_equal(program, {"targetingKey": "user-1", "plan": value}, NOW_MS)
+
+
+def test_splits_ramps_groups_and_prerequisites_over_many_units() -> None:
+    """Each draw is the interpreter's, for strings, integers and contexts without a unit."""
+    weights = [["on", 10_000], ["off", 0], ["on", 30_000], ["off", 60_000]]
+    ramp = {"to": "on", "else": "off", "start_at": 0, "increment": 10_000, "every_s": 100, "target": 70_000}
+    program = compiled(
+        {
+            "split": flag(fallthrough={"split": {"weights": weights, "salt": "other"}}),
+            "by": flag(fallthrough={"split": {"by": "b", "weights": [["on", 50_000], ["off", 50_000]]}}),
+            "ruled": flag(rules=[rule(clause("a", "gt", 3), HALF), rule({"all": []}, ON, "r2")], fallthrough=OFF),
+            "ramp": flag(fallthrough={"ramp": ramp}),
+            "one": flag(group="g", fallthrough=HALF),
+            "two": flag(group="g", prerequisites=[{"flag": "split", "variations": ["on"]}, {"flag": "ramp"}]),
+            "three": flag(group="g", client_side=False, targets=[{"variation": "off", "units": ["user-3", 7]}]),
+            "stuck": flag(prerequisites=[{"flag": "stuck"}]),
+            "nobody": flag(prerequisites=[{"flag": "nowhere"}]),
+            "in": ruled({"segment": "s"}),
+            "out": ruled({"not": {"segment": "gone"}}),
+        },
+        {"s": segment(include=["user-4"], exclude=["user-5"], when=clause("b", "equals", "v1"))},
+    )
+    for context in (*MANY, {"targetingKey": 7}, {}, {"targetingKey": ""}, {"b": "x"}, {"targetingKey": "\ud800"}):
+        for now_ms in (-1, 0, 100_000, NOW_MS):
+            assert_equal(program, context, now_ms)
+
+
+def test_what_is_too_large_is_interpreted() -> None:
+    """Many rules, many conditions, many patterns, a large segment: all answered, none compiled."""
+    many = {"any": [clause("a", "equals", number) for number in range(MAX_PARTS)]}
+    large = {
+        "rules": flag(rules=[rule(clause("a", "equals", n), ON, f"r{n}") for n in range(MAX_RULES + 1)]),
+        "conditions": ruled(many),
+        "segment": ruled({"segment": "large"}),
+        "plain": flag(),
+    }
+    held = environment(large, {"large": segment(when=many)})
+    assert [key for key, each in held.flags.items() if is_compilable(each)] == ["segment", "plain"]
+    program = build(held)
+    for context in (*MANY[:10], {"a": 399}):
+        assert_equal(program, context, NOW_MS)
+
+
+def test_a_large_environment_is_compiled_in_steps() -> None:
+    """Every chunk is a step, so that an event loop can turn in between."""
+    held = environment({f"f{number}": flag() for number in range(3 * CHUNK + 1)})
+    steps = build_steps(held)
+    count = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            program: Program = done.value
+            break
+        count += 1
+    assert count == 4
+    assert_equal(program, MANY[0], NOW_MS)
+
+
+def amended(program: Program, **changes: Any) -> Program:
+    return build(amend(program.environment, revision=2, **changes), program)
+
+
+def chunks_of(program: Program) -> list[tuple[str, ...]]:
+    return [chunk.keys for chunk in (*program.public, *program.private)]
+
+
+def test_a_change_compiles_only_its_own_chunk() -> None:
+    """What did not change is the very same, a new flag fills a place that was left, and an empty chunk goes."""
+    before = compiled({f"f{number}": flag() for number in range(2 * CHUNK)})
+    first, second = before.public
+    changed = amended(before, upsert_flags={"f0": parse_flag("f0", flag(enabled=False))})
+    assert changed.public[1] is second
+    assert changed.public[0] is not first
+    assert_equal(changed, MANY[0], NOW_MS)
+
+    fewer = amended(before, remove_flags=["f1"])
+    fuller = amended(fewer, upsert_flags={"new": parse_flag("new", flag())})
+    assert chunks_of(fuller)[0][-1] == "new"
+    assert fuller.public[1] is second
+
+    emptied = amended(before, remove_flags=list(second.keys))
+    assert emptied.public == (first,)
+
+
+def test_a_flag_that_becomes_private_changes_sides() -> None:
+    """Browsers stop seeing it, everybody else goes on."""
+    before = compiled({"a": flag(), "b": flag()})
+    after = amended(before, upsert_flags={"b": parse_flag("b", flag(client_side=False))})
+    assert chunks_of(after) == [("a",), ("b",)]
+    assert_equal(after, MANY[0], NOW_MS)
+
+
+def test_nothing_of_a_configuration_is_spliced_into_code() -> None:
+    """Keys, salts, attributes and values that look like code are data."""
+    nasty = "'\"\\\n\u2028);import os #{}%s"
+    program = compiled(
+        {
+            nasty: flag(
+                salt=nasty,
+                group=nasty,
+                rules=[rule(clause(nasty, "equals", nasty), HALF), rule(clause(f"a.{nasty}", "contains", nasty), ON)],
+                targets=[{"variation": "off", "units": [nasty]}],
+                prerequisites=[{"flag": nasty + "2", "variations": ["on"]}],
+            ),
+            nasty + "2": ruled({"segment": nasty}),
+        },
+        {nasty: segment(include=[nasty])},
+    )
+    for context in ({"targetingKey": nasty}, {"targetingKey": "u", nasty: nasty}, {"a": {nasty: nasty}}):
+        assert_equal(program, context, NOW_MS)
+
+
+def test_an_empty_environment_has_no_answers() -> None:
+    """Nothing to compile, and still total."""
+    empty = environment({})
+    assert build(empty).evaluate_all({}, NOW_MS) == {}
+    assert_equal(build(empty), {}, NOW_MS)
