@@ -28,7 +28,12 @@ def winner(group: str, flags: Iterable[str], unit: str) -> str:
     A flag that joins takes only units that it wins itself, and a flag that leaves gives back only its own. `flags` must
     not be empty.
     """
-    return max(flags, key=lambda flag: (_murmur3(f"{group}{_SEPARATOR}{flag}{_SEPARATOR}{unit}"), flag))
+    return max(flags, key=lambda flag: (draw(group, flag, unit), flag))
+
+
+def draw(group: str, flag: str, unit: str) -> int:
+    """Return a flag's draw for a unit in an exclusion group, 0..2^32-1. Of equal draws the later key wins."""
+    return _murmur3(f"{group}{_SEPARATOR}{flag}{_SEPARATOR}{unit}")
 
 
 def _murmur3(text: str) -> int:

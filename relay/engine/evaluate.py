@@ -30,6 +30,7 @@ from relay.engine.model import (
     Prerequisite,
     Ramp,
     Reason,
+    Rule,
     Segment,
     Serve,
     Split,
@@ -46,7 +47,7 @@ def evaluate(environment: Environment, flag_key: str, context: Any, now_ms: int)
         return no_flag(environment, flag_key)
     if not isinstance(context, dict):
         return no_context(flag)
-    return _Run(environment, context, now_ms).flag(flag)
+    return Run(environment, context, now_ms).flag(flag)
 
 
 def evaluate_all(
@@ -56,13 +57,13 @@ def evaluate_all(
     flags = [flag for flag in environment.flags.values() if flag.client_side or not client_side_only]
     if not isinstance(context, dict):
         return {flag.key: no_context(flag) for flag in flags}
-    run = _Run(environment, context, now_ms)
+    run = Run(environment, context, now_ms)
     return {flag.key: run.flag(flag) for flag in flags}
 
 
 def belongs(environment: Environment, segment_key: str, context: dict[str, Any], now_ms: int) -> bool:
     """Tell whether a context is in a segment, one of the environment's usable ones."""
-    return _Run(environment, context, now_ms).is_in(segment_key)
+    return Run(environment, context, now_ms).is_in(segment_key)
 
 
 def next_change_at(environment: Environment, now_ms: int) -> int | None:
@@ -136,16 +137,19 @@ def _failed(flag: Flag, code: ErrorCode, detail: str) -> Evaluation:
     return replace(flag.off, reason=Reason.ERROR, error_code=code, error_detail=detail)
 
 
-class _Run:
-    """The evaluation of any number of flags for one context at one moment."""
+class Run:
+    """The evaluation of any number of flags for one context at one moment.
 
-    __slots__ = ("_context", "_environment", "_flags", "_members", "_now_ms", "_unit")
+    Its methods are the steps of the order; `relay.engine.explain` looks on at each.
+    """
+
+    __slots__ = ("_flags", "_members", "context", "environment", "now_ms", "unit")
 
     def __init__(self, environment: Environment, context: dict[str, Any], now_ms: int) -> None:
-        self._environment = environment
-        self._context = context
-        self._now_ms = now_ms
-        self._unit = unit_of(context.get(UNIT))
+        self.environment = environment
+        self.context = context
+        self.now_ms = now_ms
+        self.unit = unit_of(context.get(UNIT))
         self._flags: dict[str, Evaluation] = {}
         self._members: dict[str, bool] = {}
 
@@ -153,86 +157,93 @@ class _Run:
         """Evaluate a flag, once."""
         known = self._flags.get(flag.key)
         if known is None:
-            known = self._flags[flag.key] = self._decided(flag)
+            known = self._flags[flag.key] = self.decided(flag)
         return known
 
-    def _decided(self, flag: Flag) -> Evaluation:
+    def decided(self, flag: Flag) -> Evaluation:
+        """Work out a flag's answer, in the order that is promised."""
         if not flag.enabled:
             return flag.off
-        if flag.key in self._environment.unsettled:
+        if flag.key in self.environment.unsettled:
             return unsettled(flag)
         for prerequisite in flag.prerequisites:
-            if not self._holds(prerequisite):
+            if not self.holds(prerequisite):
                 return prerequisite.failed
-        return (
-            self._elsewhere(flag)
-            or self._targeted(flag)
-            or self._ruled(flag)
-            or self._served(flag.fallthrough)
-            or flag.without_unit
-        )
+        return self.elsewhere(flag) or self.targeted(flag) or self.ruled(flag) or self.fallen_through(flag)
 
-    def _holds(self, prerequisite: Prerequisite) -> bool:
-        required = self._environment.flags.get(prerequisite.flag)
+    def holds(self, prerequisite: Prerequisite) -> bool:
+        """Tell whether the flag that is required is there, on, and serves what is required of it."""
+        required = self.environment.flags.get(prerequisite.flag)
         if required is None:
             return False
         found = self.flag(required)
         return found.reason in ON and (prerequisite.variations is None or found.variation in prerequisite.variations)
 
-    def _elsewhere(self, flag: Flag) -> Evaluation | None:
+    def elsewhere(self, flag: Flag) -> Evaluation | None:
         """Answer for units that belong to another flag of the exclusion group."""
         group = flag.group
         if group is None:
             return None
-        if self._unit is None:
+        if self.unit is None:
             return group.without_unit
-        is_ours = winner(group.name, self._environment.groups[group.name], self._unit) == flag.key
+        is_ours = winner(group.name, self.environment.groups[group.name], self.unit) == flag.key
         return None if is_ours else group.excluded
 
-    def _targeted(self, flag: Flag) -> Evaluation | None:
-        return None if self._unit is None else flag.targets.get(self._unit)
+    def targeted(self, flag: Flag) -> Evaluation | None:
+        """Answer for a unit that is named."""
+        return None if self.unit is None else flag.targets.get(self.unit)
 
-    def _ruled(self, flag: Flag) -> Evaluation | None:
+    def ruled(self, flag: Flag) -> Evaluation | None:
+        """Answer with the first rule that matches."""
         for rule in flag.rules:
-            if self._can_decide(rule.needs) and self._meets(rule.when):
-                answer = self._served(rule.serve)
-                if answer is not None:
-                    return answer
+            answer = self.rule(rule)
+            if answer is not None:
+                return answer
         return None
 
-    def _can_decide(self, needs: Needs) -> bool:
+    def rule(self, rule: Rule) -> Evaluation | None:
+        """Answer with a rule, if it matches. One that serves by a unit which is not there does not."""
+        return self.served(rule.serve) if self.can_decide(rule.needs) and self.meets(rule.when) else None
+
+    def fallen_through(self, flag: Flag) -> Evaluation:
+        """Answer where nothing matched."""
+        return self.served(flag.fallthrough) or flag.without_unit
+
+    def can_decide(self, needs: Needs) -> bool:
+        """Tell whether every operator is understood and every segment usable."""
         if needs.unknown_operators:
             return False
-        return not needs.segments or needs.segments <= self._environment.usable.keys()
+        return not needs.segments or needs.segments <= self.environment.usable.keys()
 
-    def _served(self, serve: Serve) -> Evaluation | None:
+    def served(self, serve: Serve) -> Evaluation | None:
         """Answer with what is served to this unit; None where there is no unit to tell."""
         if isinstance(serve, Fixed):
             return serve.outcome
-        unit = unit_of(lookup(self._context, serve.by))
+        unit = unit_of(lookup(self.context, serve.by))
         if unit is None:
             return None
         drawn = bucket("rollout", serve.salt, unit)
         if isinstance(serve, Split):
             return serve.outcomes[bisect_right(serve.bounds, drawn)]
-        return serve.to if drawn < share_of(serve, self._now_ms) else serve.otherwise
+        return serve.to if drawn < share_of(serve, self.now_ms) else serve.otherwise
 
-    def _meets(self, condition: Condition) -> bool:  # noqa: PLR0911 - one per kind of condition
+    def meets(self, condition: Condition) -> bool:  # noqa: PLR0911 - one per kind of condition
+        """Tell whether a condition holds; all that it needs is there."""
         match condition:
             case Clause():
-                return passes(condition, lookup(self._context, condition.attribute))
+                return passes(condition, lookup(self.context, condition.attribute))
             case All():
-                return all(map(self._meets, condition.conditions))
+                return all(map(self.meets, condition.conditions))
             case AnyOf():
-                return any(map(self._meets, condition.conditions))
+                return any(map(self.meets, condition.conditions))
             case Not():
-                return not self._meets(condition.condition)
+                return not self.meets(condition.condition)
             case InSegment():
                 return self.is_in(condition.segment)
             case Exists():
-                return lookup(self._context, condition.attribute) is not None
+                return lookup(self.context, condition.attribute) is not None
             case PercentageOf():
-                unit = unit_of(lookup(self._context, condition.attribute))
+                unit = unit_of(lookup(self.context, condition.attribute))
                 return unit is not None and bucket("rollout", condition.salt, unit) < condition.share
             case _:  # an unknown operator
                 return False
@@ -241,10 +252,11 @@ class _Run:
         """Tell whether the context is in a segment, once. Who is excluded by name stays out, whatever else holds."""
         known = self._members.get(key)
         if known is None:
-            known = self._members[key] = self._is_member(self._environment.usable[key])
+            known = self._members[key] = self.is_member(self.environment.usable[key])
         return known
 
-    def _is_member(self, segment: Segment) -> bool:
-        if self._unit in segment.exclude:
+    def is_member(self, segment: Segment) -> bool:
+        """Work out the membership in a segment."""
+        if self.unit in segment.exclude:
             return False
-        return self._unit in segment.include or (segment.when is not None and self._meets(segment.when))
+        return self.unit in segment.include or (segment.when is not None and self.meets(segment.when))

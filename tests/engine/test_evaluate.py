@@ -7,7 +7,7 @@ import pytest
 from relay.engine.bucketing import bucket, winner
 from relay.engine.conditions import MAX_DEPTH
 from relay.engine.environment import MAX_CHAIN
-from relay.engine.evaluate import _Run, evaluate, evaluate_all, typed
+from relay.engine.evaluate import Run, evaluate, evaluate_all, typed
 from relay.engine.model import Environment, ErrorCode, Evaluation, FlagType, Reason, UnknownOperator
 from tests.engine.build import HALF, OFF, ON, clause, environment, flag, rule, ruled, segment
 
@@ -218,7 +218,7 @@ def test_unknown_operator_skips_the_rule(wrap: Any) -> None:
 
 def test_unknown_operator_itself_never_holds() -> None:
     """Were it asked all the same, an unknown operator would say no."""
-    assert not _Run(environment({}), {}, 0)._meets(UnknownOperator("sounds_like"))
+    assert not Run(environment({}), {}, 0).meets(UnknownOperator("sounds_like"))
 
 
 @pytest.mark.parametrize(
