@@ -93,13 +93,29 @@ class Drain:
             limit_s = min(phase.limit_s, phase.hurried_s) if self._hurry.is_set() else phase.limit_s
             logger.info("drain: %s", phase.name, extra={"limit_s": limit_s})
             try:
-                async with asyncio.timeout(limit_s + self.grace_s):
-                    await phase.run(limit_s)
+                async with asyncio.timeout(limit_s + self.grace_s) as limit:
+                    await self._hurried(phase, limit_s, limit)
             except TimeoutError:
                 logger.warning("drain: %s took longer than it may; going on", phase.name)
             except Exception:
                 logger.exception("drain: %s failed; going on", phase.name)
         self.phase = "done"
+
+    async def _hurried(self, phase: Phase, limit_s: float, limit: asyncio.Timeout) -> None:
+        """Do a phase, and cut its time short should somebody begin to hurry meanwhile."""
+        loop = asyncio.get_running_loop()
+        running = asyncio.ensure_future(phase.run(limit_s))
+        hurried = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait((running, hurried), return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                until_s = loop.time() + min(limit_s, phase.hurried_s) + self.grace_s
+                limit.reschedule(min(until_s, limit.when() or until_s))
+            await running
+        finally:
+            hurried.cancel()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     def _signalled(self, number: signal.Signals) -> None:
         if number in self._signals:

@@ -89,7 +89,7 @@ class Report:
             listener=lambda: None if self.server.is_accepting else "the listener is closed",
             spool=self._spool_fault,
             refused=self._refused,
-            expected=lambda: self.store.covered or frozenset(),
+            expected=self._expected,
             is_draining=lambda: self.drain.is_draining,
             max_stale_s=self.settings.admin.max_stale_s,
             details={
@@ -100,6 +100,11 @@ class Report:
                 "spool": lambda: asdict(self._spool_stats),
             },
         )
+
+    def _expected(self) -> frozenset[str]:
+        """Return what must be there; what cannot be used is reported, and does not keep the rest from being served."""
+        refused = {each for each in self.follower.refusals if each is not None}
+        return (self.store.covered or frozenset()) - refused
 
     def wire_metrics(self) -> None:
         """Let the families that have an owner be read from it."""

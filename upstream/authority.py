@@ -6,6 +6,7 @@ of the environments that it touched. A command is refused with `upstream.domain.
 committed the wake-up is sent even if the caller has gone away.
 """
 
+import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from upstream.domain.commands import Command
 from upstream.domain.entities import Entity, Environment
 from upstream.domain.facts import Entropy, Facts, Notice
 from upstream.domain.permissions import Actor
+from upstream.steady import SteadyClock
 from upstream.storage.database import Database
 from upstream.storage.edge import Delivery, Taken, take
 from upstream.storage.events import FORGOTTEN_AT_ONCE, forget_batches, forget_events
 from upstream.storage.history import DAY_MS, compact, forget_idempotency
 from upstream.storage.transaction import Committed, carry_out, expire_credentials
+
+logger = logging.getLogger(__name__)
 
 
 class SystemEntropy:
@@ -65,6 +69,7 @@ class Authority:
         self._clock = clock
         self._entropy = entropy
         self._notifier = notifier
+        self._steady = SteadyClock(clock)
 
     async def execute(self, command: Command, actor: Actor) -> Outcome:
         """Carry out `command` for `actor`.
@@ -112,11 +117,16 @@ class Authority:
     ) -> None:
         """Take expired keys out of the streams and let go of history beyond its retention; called now and then.
 
+        While the clock cannot be trusted nothing is let go of.
+
         Raises:
             Unavailable: the database cannot take it now.
         """
         now_ms = self._clock.wall_ms()
         await self._database.write(partial(expire_credentials, now_ms=now_ms), self._wake_all)
+        if not self._steady.is_trusted():
+            logger.error("the clock has jumped by more than a day: nothing is deleted by its age until it is mended")
+            return
         await self._database.write(partial(compact, now_ms=now_ms, keep_ms=keep_ms, keep_revisions=keep_revisions))
         await self._database.write(partial(forget_idempotency, before_ms=now_ms - keep_idempotency_ms))
         for forget, keep_ms_of in ((forget_batches, keep_batches_ms), (forget_events, keep_events_ms)):

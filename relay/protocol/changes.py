@@ -95,12 +95,13 @@ class Goodbye:
 class Environments:
     """The environments that the stream's key covers now.
 
-    Not complete while the sender itself lacks an environment, and with it the keys that open it: such a list tells of
-    environments that are there, and of none that it is gone.
+    Not complete while the sender itself lacks an environment, and with it the keys that open it. `lacking` are the ids
+    of those that the follower may hold already: they are not gone, as every other one is that is not listed.
     """
 
     refs: tuple[EnvironmentRef, ...]
     is_complete: bool = True
+    lacking: frozenset[str] = frozenset()
 
 
 Message = Snapshot | ChangeSet | Bookmark | Goodbye | Environments

@@ -223,9 +223,9 @@ def _moment(fields: Fields, name: str) -> str:
     return text
 
 
-def _id(fields: Fields, text: str) -> str:
+def _id(fields: Fields, text: str, name: str = "environments") -> str:
     if not ID.fullmatch(text):
-        raise fields.bad("environments", "a key is not an environment's id")
+        raise fields.bad(name, f"{text[:64]!r} is not an environment's id")
     return text
 
 
@@ -243,7 +243,8 @@ def _environments(fields: Fields) -> Environments:
     if "environments" not in fields or len(items) > MAX_ENVIRONMENTS:
         raise fields.bad("environments", f"must be an array of at most {MAX_ENVIRONMENTS}")
     refs = tuple(_ref(Fields(item, f"environments.{index}.")) for index, item in enumerate(items))
-    return Environments(refs, is_complete=fields.boolean("complete") if "complete" in fields else True)
+    is_complete = fields.boolean("complete") if "complete" in fields else True
+    return Environments(refs, is_complete, frozenset(_id(fields, each, "lacking") for each in fields.texts("lacking")))
 
 
 def _goodbye(fields: Fields) -> Goodbye:

@@ -81,9 +81,8 @@ def encode_bookmark(bookmark: Bookmark, audience: Audience) -> bytes:
 
 def encode_environments(environments: Environments) -> bytes:
     """Return the data of an `environments` message."""
-    return orjson.dumps(
-        {"environments": [_ref(ref) for ref in environments.refs], "complete": environments.is_complete}
-    )
+    told = {"complete": environments.is_complete, "lacking": sorted(environments.lacking)}
+    return orjson.dumps({"environments": [_ref(ref) for ref in environments.refs], **told})
 
 
 def encode_goodbye(goodbye: Goodbye) -> bytes:

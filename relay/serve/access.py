@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 ANY_KIND: Final = frozenset(Kind)
 READ: Final = "flags:read"
+_OF_MANY: Final = frozenset({Kind.RELAY, Kind.TOKEN})
+"""Kinds of keys that may open more than one environment."""
 
 # A refused key is logged once a minute, and all of them together not faster than this.
 _LOG_SAME_S: Final = 60.0
@@ -123,10 +125,22 @@ class Access:
         """Return the renewed grant, and from it the one environment that a request is about; see `renew`, `select`.
 
         Raises:
-            Problem: as `renew` and `select`.
+            Problem: as `renew` and `select`; 503 while the environment that is meant may be one that is lacking.
         """
         renewed = self.renew(scope, grant)
+        is_named = environment is not None and bool(matching(renewed, environment, project))
+        if renewed.credential.kind in _OF_MANY and not is_named:
+            self.expect_complete()
         return renewed, select(renewed, environment, project)
+
+    def expect_complete(self) -> None:
+        """Do nothing, unless an environment is lacking: then what is not found may be there, and nobody can say.
+
+        Raises:
+            Problem: 503.
+        """
+        if not self._store.is_complete:
+            raise unavailable("no_configuration", "This service lacks configuration still; try again.", 1)
 
     def lookup(self, key_fingerprint: str) -> Grant | None:
         """Return what a key opens, None if it is unknown, revoked or expired. Streams ask this again as time passes."""
@@ -178,9 +192,8 @@ class Access:
     def _granted(self, scope: Scope, raw: str | None, key_fingerprint: str, terms: Terms) -> Grant:
         grant = self.lookup(key_fingerprint)
         if grant is None:
-            if not self._store.is_complete:
-                # What is lacking may know the key, and a client that is told it does not would give up for good.
-                raise unavailable("no_configuration", "This service lacks configuration still; try again.", 1)
+            # What is lacking may know the key, and a client that is told it does not would give up for good.
+            self.expect_complete()
             raise self._refused(scope, raw, "unknown", 401, "The key is not known, or was revoked or has expired.")
         return self.check(scope, grant, terms, raw)
 
@@ -256,24 +269,29 @@ def _is_listed(origin: str, listed: frozenset[str] | Sequence[str]) -> bool:
     return "*" in listed or origin in listed
 
 
+def matching(grant: Grant, environment: str | None, project: str | None) -> list[Configuration]:
+    """Return the environments of a grant that bear these names; both may be ids or keys, None = any."""
+    return [
+        configuration
+        for configuration in grant.configurations
+        if (environment is None or environment in {configuration.state.ref.id, configuration.state.ref.key})
+        and (project is None or project in {configuration.state.ref.project_id, configuration.state.ref.project_key})
+    ]
+
+
 def select(grant: Grant, environment: str | None, project: str | None) -> Configuration:
     """Return the one environment that a request is about; both names may be ids or keys.
 
     Raises:
         Problem: 422 naming the choices when more than one is meant, or none of them.
     """
-    matching = [
-        configuration
-        for configuration in grant.configurations
-        if (environment is None or environment in {configuration.state.ref.id, configuration.state.ref.key})
-        and (project is None or project in {configuration.state.ref.project_id, configuration.state.ref.project_key})
-    ]
-    if len(matching) == 1:
-        return matching[0]
+    found = matching(grant, environment, project)
+    if len(found) == 1:
+        return found[0]
     named = "is required for this key" if environment is None else "is not one that this key opens"
-    if len(matching) > 1 and environment is not None:
+    if len(found) > 1 and environment is not None:
         named = "exists in more than one project; name the project, too"
-    choices = sorted(f"{c.state.ref.project_key}/{c.state.ref.key}" for c in matching or grant.configurations)
+    choices = sorted(f"{c.state.ref.project_key}/{c.state.ref.key}" for c in found or grant.configurations)
     raise Problem(
         422,
         "environment_unclear",

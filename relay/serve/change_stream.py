@@ -15,6 +15,7 @@ from relay.clock import Clock, rfc3339
 from relay.protocol.changes import Bookmark, ChangeSet, Environments, Mark, MessageName, State, mark_of
 from relay.protocol.encode import Audience, encode_bookmark, encode_environments
 from relay.protocol.keys import Kind
+from relay.protocol.resume import short_id
 from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
 from relay.serve.frames import Frames, token_line
@@ -43,7 +44,7 @@ class ChangeStream(Stream):
 
     __slots__ = (
         "_audience", "_behind", "_bookmark_at_s", "_bookmark_is_due", "_chunks", "_epoch", "_frames", "_held",
-        "_missing", "_must_list", "_names", "_reasons", "_refs", "_store",
+        "_missing", "_must_list", "_names", "_reasons", "_refs", "_remembered", "_store",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - one argument per thing that a follower is
@@ -52,6 +53,7 @@ class ChangeStream(Stream):
         *,
         debts: Mapping[str, Debt],
         names: frozenset[str] | None,
+        remembered: frozenset[str],
         store: Store,
         frames: Frames,
         settings: StreamSettings,
@@ -67,6 +69,7 @@ class ChangeStream(Stream):
         self._reasons = {each: debt.reason for each, debt in debts.items()}
         self._behind: dict[str, None] = dict.fromkeys(debts)
         self._refs = Environments(())
+        self._remembered = remembered  # short ids of what the follower held when it came
         self._must_list = True
         self._chunks: Iterator[bytes] | None = None
         self._epoch = ""  # of the snapshot that the chunks are part of
@@ -144,7 +147,9 @@ class ChangeStream(Stream):
         self._must_list = False
         configurations = map(self._store.get, sorted(self.environment_ids))
         refs = tuple(each.ref for each in configurations if each is not None)
-        self._refs = Environments(refs, is_complete=self._store.is_complete)
+        # Of what this process lacks, only what the follower holds concerns it; the rest may be none of its business.
+        lacking = frozenset(each for each in self._store.lacking if short_id(each) in self._remembered)
+        self._refs = Environments(refs, self._store.is_complete, lacking)
         data = encode_environments(self._refs)
         return encode_event(MessageName.ENVIRONMENTS, (data,), retry_ms=self.retry_ms() if is_first else None)
 

@@ -111,7 +111,8 @@ def readiness(health: Health) -> tuple[bool, dict[str, Any]]:
         "draining": "the process is about to stop" if health.is_draining() else None,
         "max_stale": max_stale_fault(health),
     }
-    flaws = {"stale": staleness_fault(health), "refused": health.refused()}
+    incomplete = None if health.store.is_all_covered else "the upstream itself lacks environments still"
+    flaws = {"stale": staleness_fault(health), "refused": health.refused(), "incomplete": incomplete}
     found = {name: fault for name, fault in faults.items() if fault is not None}
     flawed = {name: flaw for name, flaw in flaws.items() if flaw is not None}
     body = {"status": "not ready" if found else "ready", "degraded": bool(flawed), "faults": found, **flawed}

@@ -58,17 +58,25 @@ class KillRoute:
         raw = await read_body(scope, request.receive, limits.context_bytes, limits.body_s)
         body = check_members(parse_json(raw, limits), _BODY)
         grant = self._services.access.renew(scope, grant)
-        configuration = _environment(self._environments(grant, project), body["environment"])
+        configuration = self._environment(self._environments(grant, project), body["environment"])
         flag = _flag(configuration, request.path_params["f"])
         return await self._killed(_order(scope, grant, configuration, flag, body.get("reason")))
 
     def _environments(self, grant: Grant, project: str) -> list[Configuration]:
         opened = [each for each in grant.configurations if _is_of(each, project)]
         if not opened:
+            self._services.access.expect_complete()
             if any(_is_of(each, project) for each in self._services.store.configurations.values()):
                 raise Problem(403, "wrong_project", f"This token is not for the project {project!r}.")
             raise _not_found("project", project)
         return opened
+
+    def _environment(self, environments: Sequence[Configuration], name: str) -> Configuration:
+        found = next((each for each in environments if name in {each.ref.id, each.ref.key}), None)
+        if found is None:
+            self._services.access.expect_complete()
+            raise _not_found("environment", name)
+        return found
 
     async def _killed(self, order: Order) -> Response:
         try:
@@ -105,13 +113,6 @@ def _order(scope: Any, grant: Grant, configuration: Configuration, flag: Flag, r
 
 def _is_of(configuration: Configuration, project: str) -> bool:
     return project in {configuration.ref.project_id, configuration.ref.project_key}
-
-
-def _environment(environments: Sequence[Configuration], name: str) -> Configuration:
-    found = next((each for each in environments if name in {each.ref.id, each.ref.key}), None)
-    if found is None:
-        raise _not_found("environment", name)
-    return found
 
 
 def _flag(configuration: Configuration, name: str) -> Flag:

@@ -47,6 +47,7 @@ class ChangeStreamRoute:
             grant,
             debts=debts,
             names=names,
+            remembered=frozenset() if token is None else frozenset(token.positions),
             store=services.store,
             frames=self._frames,
             settings=services.settings.streams,
@@ -76,6 +77,7 @@ class ChangeStreamRoute:
         configurations = chosen(grant, names)
         missing = sorted((names or frozenset()) - {name for each in configurations for name in names_of(each)})
         if missing or not configurations:
+            self._services.access.expect_complete()
             choices = sorted(f"{each.ref.project_key}/{each.ref.key}" for each in grant.configurations)
             detail = f"This key does not open {', '.join(missing)[:200]}. Choices: {', '.join(choices[:20])}."
             raise Problem(

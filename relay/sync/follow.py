@@ -85,6 +85,11 @@ class Follower:
         return self._inbox.refusals
 
     @property
+    def clock_offset_ms(self) -> int | None:
+        """What must be added to the wall clock here for the authority's; None as long as nobody knows."""
+        return self._inbox.clock_offset_ms
+
+    @property
     def stats(self) -> FollowStats:
         """Counters since the start."""
         return self._inbox.stats

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from relay.clock import Clock
+from relay.clock import Clock, parse_rfc3339_ms
 from relay.protocol.changes import (
     MAX_ENVIRONMENTS,
     Applied,
@@ -80,12 +80,14 @@ class Inbox:
         first_sync: set once upstream has confirmed every environment that the key covers and that can be used.
         refusals: by environment id; None = in a message too broken to name one.
         stats: counters.
+        clock_offset_ms: what must be added to the wall clock here for the authority's; None as long as nobody knows.
     """
 
     def __init__(self, store: Store, clock: Clock, backoff: Backoff, fraction: Callable[[], float]) -> None:
         self.first_sync = asyncio.Event()
         self.refusals: dict[str | None, Refusal] = {}
         self.stats = FollowStats()
+        self.clock_offset_ms: int | None = None
         self._store = store
         self._clock = clock
         self._backoff = backoff
@@ -168,12 +170,20 @@ class Inbox:
 
     def _compare(self, bookmark: Bookmark) -> bool:
         self.stats.bookmarks += 1
+        self._measure_clock(bookmark)
         refused = {environment_id for environment_id in self.refusals if environment_id is not None}
         self._resync(self._store.confirm(bookmark, held=refused))
         # Whatever the broken message was to bring has come since.
         self.refusals.pop(None, None)
         self._confirm(bookmark.marks.keys() - refused)
         return True
+
+    def _measure_clock(self, bookmark: Bookmark) -> None:
+        """Compare the clocks; what a bookmark takes on its way counts as the authority being behind by so much."""
+        if bookmark.at is None or bookmark.age_s is None:
+            return
+        at_ms = parse_rfc3339_ms(bookmark.at)
+        self.clock_offset_ms = at_ms + round(bookmark.age_s * 1000) - self._clock.wall_ms()
 
     def _cover(self, environments: Environments) -> None:
         self._store.cover(environments)

@@ -82,7 +82,7 @@ class SnapshotFile:
         self._dirty = asyncio.Event()
         self._newest_is_good = True
         self._written_confirmed_at_ms: int | None = None
-        self._written_covered: frozenset[str] | None = None
+        self._written_cover: tuple[frozenset[str] | None, bool] = (None, True)
         self._writing: asyncio.Future[None] | None = None
 
     def load(self) -> Loaded:
@@ -99,7 +99,7 @@ class SnapshotFile:
                 self._newest_is_good = path == self._path
                 self.kept = _positions(content.states)
                 self._written_confirmed_at_ms = content.confirmed_at_ms
-                self._written_covered = content.covered
+                self._written_cover = (content.covered, content.is_all_covered)
                 return Loaded(content, tuple(problems))
         self._newest_is_good = False
         return Loaded(None, tuple(problems))
@@ -138,7 +138,7 @@ class SnapshotFile:
 
     def _is_behind(self) -> bool:
         is_old = self._written_confirmed_at_ms != self._store.confirmed_at_ms
-        is_other = self._written_covered != self._store.covered
+        is_other = self._written_cover != (self._store.covered, self._store.is_all_covered)
         return self._dirty.is_set() or ((is_old or is_other) and self._store.origin is Origin.UPSTREAM)
 
     def _note(self, _: Swap) -> None:
@@ -148,7 +148,7 @@ class SnapshotFile:
         self._dirty.clear()
         store = self._store
         states = tuple(configuration.state for configuration in store.configurations.values())
-        content = Content(states, store.confirmed_at_ms, store.covered)
+        content = Content(states, store.confirmed_at_ms, store.covered, store.is_all_covered)
         self._writing = asyncio.ensure_future(asyncio.to_thread(self._replace, content))
         try:
             await asyncio.shield(self._writing)
@@ -162,7 +162,8 @@ class SnapshotFile:
                 log.warning("the snapshot file cannot be written: %s; the older one stays", error)
             self.last_error = str(error)
             return False
-        self._written_confirmed_at_ms, self._written_covered = content.confirmed_at_ms, content.covered
+        self._written_confirmed_at_ms = content.confirmed_at_ms
+        self._written_cover = (content.covered, content.is_all_covered)
         self.kept = _positions(states)
         self.writes += 1
         self.last_error = None
@@ -194,7 +195,8 @@ def restore(content: Content, store: Store) -> tuple[str, ...]:
             outcome = store.apply(Snapshot(state, "start"), Origin.FILE)
         if not isinstance(outcome, Applied):
             problems.append(f"environment {state.ref.id}: {outcome}")
-    store.confirmed_at_ms, store.covered = content.confirmed_at_ms, content.covered
+    store.confirmed_at_ms = content.confirmed_at_ms
+    store.covered, store.is_all_covered = content.covered, content.is_all_covered
     return tuple(problems)
 
 

@@ -32,12 +32,13 @@ class Content:
     """What a snapshot file holds.
 
     `confirmed_at_ms` is wall time, None = upstream never confirmed it. `covered` are the environments that should be
-    there, which may be more than are; None = upstream had not said.
+    there, which may be more than are; None = upstream had not said. `is_all_covered`: upstream itself knew them all.
     """
 
     states: tuple[State, ...] = field(repr=False)
     confirmed_at_ms: int | None
     covered: frozenset[str] | None = None
+    is_all_covered: bool = True
 
 
 def tenant_of(upstream_url: str, key_fingerprint: str) -> str:
@@ -48,7 +49,12 @@ def tenant_of(upstream_url: str, key_fingerprint: str) -> str:
 def encode_file(tenant: str, content: Content) -> list[bytes]:
     """Return the pieces of a file."""
     covered = None if content.covered is None else sorted(content.covered)
-    meta = {"tenant": tenant, "confirmed_at_ms": content.confirmed_at_ms, "covered": covered}
+    meta = {
+        "tenant": tenant,
+        "confirmed_at_ms": content.confirmed_at_ms,
+        "covered": covered,
+        "complete": content.is_all_covered,
+    }
     pieces = [orjson.dumps(meta) + b"\n"]
     pieces += [encode_event("snapshot", snapshot_lines(state, "start", Audience.RELAY)) for state in content.states]
     digest = blake2b(digest_size=32)
@@ -72,7 +78,8 @@ def decode_file(raw: bytes, tenant: str) -> Content:
             raise BadFile("it was written for another upstream or another relay key")
         confirmed_at_ms = fields.integer("confirmed_at_ms") if fields.has("confirmed_at_ms") else None
         covered = frozenset(fields.texts("covered")) if fields.has("covered") else None
-        return Content(tuple(_states(events)), confirmed_at_ms, covered)
+        is_all_covered = fields.boolean("complete") if fields.has("complete") else True
+        return Content(tuple(_states(events)), confirmed_at_ms, covered, is_all_covered)
     except (BadMessage, EventTooLarge) as error:
         raise BadFile(f"its content is refused: {error}") from None
 

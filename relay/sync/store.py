@@ -88,7 +88,9 @@ class Store:
         self.origin = Origin.NOWHERE
         self.last_bookmark: float | None = None  # monotonic seconds; when what is held was last confirmed
         self.confirmed_at_ms: int | None = None  # wall time; survives restarts through the snapshot file
-        self.covered: frozenset[str] | None = None  # ids that should be held; None = nobody has said; survives, too
+        # Ids that should be held, and whether whoever said so knew them all; None = nobody has said. Both survive, too.
+        self.covered: frozenset[str] | None = None
+        self.is_all_covered = True
         self.listener_failures = 0
         self._clock = clock
         self._window_changes = window_changes
@@ -109,8 +111,12 @@ class Store:
     @property
     def is_complete(self) -> bool:
         """Whether something is held, and nothing is known to be lacking: a key not found is then an unknown key."""
-        held = self._configurations
-        return bool(held) and (self.covered is None or self.covered <= held.keys())
+        return bool(self._configurations) and self.is_all_covered and not self.lacking
+
+    @property
+    def lacking(self) -> frozenset[str]:
+        """The ids of environments that should be held and are not."""
+        return (self.covered or frozenset()) - self._configurations.keys()
 
     def get(self, environment_id: str) -> Configuration | None:
         """Return one environment's configuration."""
@@ -221,14 +227,15 @@ class Store:
     def cover(self, environments: Environments) -> None:
         """Let go of every environment that is no longer covered, and take up new names of the others.
 
-        A list that is not complete takes nothing away.
+        What is held and the sender lacks itself stays as it is.
         """
         covered = {ref.id: ref for ref in environments.refs}
-        before_this = frozenset[str]() if environments.is_complete else self.covered or frozenset()
-        self.covered = before_this | covered.keys()
+        known = self._configurations.keys() | (self.covered or frozenset())
+        self.covered = frozenset(covered) | (environments.lacking & known)
+        self.is_all_covered = environments.is_complete
         for environment_id, before in self._configurations.items():
             ref = covered.get(environment_id)
-            if ref is None and environments.is_complete:
+            if environment_id not in self.covered:
                 self.remove(environment_id)
             elif ref is not None and ref != before.ref:
                 self._swap(environment_id, Swap(before, rename(before, ref), None))

@@ -139,6 +139,12 @@ def test_changed_limits_and_secrets_travel() -> None:
         ("bookmark", b'{"environments":{},"at":"2026-11-21T06:30:00Z"}', Bookmark({}, "2026-11-21T06:30:00Z", 0.0)),
         ("environments", encode_environments(Environments((FULL.ref,))), Environments((FULL.ref,))),
         ("environments", encode_environments(Environments(())), Environments(())),
+        (
+            "environments",
+            encode_environments(Environments((), is_complete=False, lacking=frozenset({FULL.ref.id}))),
+            Environments((), is_complete=False, lacking=frozenset({FULL.ref.id})),
+        ),
+        ("environments", b'{"environments":[]}', Environments(())),
         ("goodbye", encode_goodbye(Goodbye("drain", 1500)), Goodbye("drain", 1500)),
         ("overlay", b"{not even JSON", None),
     ],
@@ -222,7 +228,7 @@ DATE_TIME = "must be a date-time with an offset, such as 2026-11-21T06:30:00Z"
         ("changes", "remove/flags", [1], "remove.flags: must be an array of strings"),
         ("changes", "credentials_hash", None, "credentials_hash: must be a string"),
         ("bookmark", "environments", [], "environments: must be an object"),
-        ("bookmark", "environments", {"x": {}}, "environments: a key is not an environment's id"),
+        ("bookmark", "environments", {"x": {}}, "environments: 'x' is not an environment's id"),
         ("bookmark", "environments", {str(n): {} for n in range(MAX_ENVIRONMENTS + 1)}, "environments: more than 256"),
         (
             "bookmark",
@@ -233,6 +239,8 @@ DATE_TIME = "must be a date-time with an offset, such as 2026-11-21T06:30:00Z"
         ("environments", "environments", ..., "environments: must be an array of at most 256"),
         ("environments", "environments", [{}] * 257, "environments: must be an array of at most 256"),
         ("environments", "environments/0/key", ..., "environments.0.key: must be a string"),
+        ("environments", "lacking", ["x"], "lacking: 'x' is not an environment's id"),
+        ("environments", "complete", None, "complete: must be true or false"),
         ("goodbye", "retry_ms", None, f"retry_ms: {WHOLE_NUMBER}"),
     ],
 )

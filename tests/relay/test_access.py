@@ -91,6 +91,21 @@ async def test_an_unknown_key_is_503_while_an_environment_is_lacking(world: Worl
     assert (await world.call("POST", EVALUATE, BETA, key=key)).json["code"] == "key_unknown"
 
 
+async def test_a_key_of_many_environments_is_503_where_the_lacking_one_may_be_meant(world: World) -> None:
+    """Named, and not here; or not named, where it would have to be."""
+    staging = reference(2, "staging")
+    world.store.cover(Environments((world.ref, staging)))
+    for body in (BETA | {"environment": "staging"}, BETA):
+        answer = await world.call("POST", EVALUATE, body, key=Kind.TOKEN)
+        assert (answer.status, answer.json["code"]) == (503, "no_configuration")
+    assert (await world.call("POST", EVALUATE, BETA | {"environment": "production"}, key=Kind.TOKEN)).status == 200
+    answer = await world.call("GET", "/api/v2/stream?environments=staging", key=Kind.RELAY)
+    assert answer.status == 503
+    world.store.cover(Environments((world.ref,)))
+    answer = await world.call("POST", EVALUATE, BETA | {"environment": "staging"}, key=Kind.TOKEN)
+    assert answer.json["code"] == "environment_unclear"
+
+
 async def test_only_client_keys_stand_in_urls_and_only_of_streams(world: World) -> None:
     """A server key in `?key=` is refused with the reason; `?key=` does nothing on other routes."""
     stream = await world.call("GET", f"/api/v2/client/stream?key={world.keys[Kind.SERVER]}", key=None)

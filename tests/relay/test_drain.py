@@ -122,3 +122,26 @@ async def test_ctrl_c_hurries_a_drain_that_sigterm_began(monkeypatch: pytest.Mon
         assert exits == []
     finally:
         drain.disown_signals()
+
+
+async def test_ctrl_c_cuts_a_phase_short_that_is_under_way() -> None:
+    """What takes thirty seconds for the sake of others ends at once; what it leaves behind is cancelled."""
+    ends: list[str] = []
+
+    async def spread(_limit_s: float) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.append("spread")
+
+    async def last(_limit_s: float) -> None:
+        ends.append("last")
+
+    drain = Drain(FakeClock(), grace_s=0.01)
+    drain.begin()
+    running = asyncio.create_task(drain.run([Phase("spread", 30, spread), Phase("last", 1, last)]))
+    await settle()
+    assert drain.phase == "spread"
+    drain.begin(hurry=True)
+    await asyncio.wait_for(running, 5)
+    assert ends == ["spread", "last"]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
+from relay.clock import rfc3339
 from relay.protocol.changes import MAX_ENVIRONMENTS, Bookmark, EnvironmentRef, Environments, Goodbye, State, mark_of
 from relay.protocol.encode import (
     Audience,
@@ -264,16 +265,30 @@ async def test_environments_no_longer_covered_are_let_go(stage: Stage) -> None:
     assert not stage.follower.refusals
 
 
-async def test_an_incomplete_list_takes_no_environment_away(stage: Stage) -> None:
-    """A relay that lacks an environment after a restart cannot tell its followers that it is gone."""
+async def test_what_upstream_lacks_itself_is_kept(stage: Stage) -> None:
+    """A relay that lacks an environment after a restart cannot tell its followers that it is gone; others it can."""
     connection = await stage.synced(FIRST, OTHER)
-    incomplete = Environments((OTHER.ref,), is_complete=False)
-    connection.send(encode_event("environments", [encode_environments(incomplete)]), bookmark(FIRST))
+    told = Environments((OTHER.ref,), is_complete=False, lacking=frozenset({FIRST.ref.id}))
+    connection.send(encode_event("environments", [encode_environments(told)]), bookmark(OTHER))
     await until(lambda: stage.follower.stats.bookmarks == 2)
     assert set(stage.store.configurations) == {FIRST.ref.id, OTHER.ref.id}
-    assert stage.store.covered == frozenset({FIRST.ref.id, OTHER.ref.id})
+    assert not stage.store.is_complete
     connection.send(environments(OTHER.ref))
     await until(lambda: set(stage.store.configurations) == {OTHER.ref.id})
+    assert stage.store.is_complete
+
+
+@pytest.mark.parametrize("ahead_ms", [-20_000, 0, 3_600_000])
+async def test_bookmarks_tell_how_far_the_clocks_are_apart(stage: Stage, ahead_ms: int) -> None:
+    """The time at which the authority confirmed, and how long ago that was, make its clock of now."""
+    assert stage.follower.clock_offset_ms is None
+    connection = await stage.synced(FIRST)
+    at = rfc3339(stage.clock.wall_ms() + ahead_ms - 1_500)
+    marks = {FIRST.ref.id: mark_of(FIRST)}
+    for each in (Bookmark(marks, at, 1.5), Bookmark(marks, None, None)):
+        connection.send(encode_event("bookmark", [encode_bookmark(each, Audience.RELAY)]))
+    await until(lambda: stage.follower.stats.bookmarks == 3)
+    assert stage.follower.clock_offset_ms == ahead_ms
 
 
 async def test_a_new_epoch_replaces_everything(stage: Stage) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from relay.protocol.changes import Bookmark, mark_of
+from relay.protocol.changes import Bookmark, Environments, mark_of
 from relay.serve.health import Health, build_admin
 from relay.settings import Limits
 from relay.sync.store import Origin
@@ -62,6 +62,14 @@ async def test_a_stale_configuration_is_ready_and_degraded(world: World, health:
     assert (answer.status, answer.json["degraded"], answer.json["stale"]) == (200, True, "confirmed 60 s ago")
     strict = replace(health, max_stale_s=30)
     assert list((await ask(strict, "/readyz")).json["faults"]) == ["max_stale"]
+
+
+async def test_what_the_upstream_lacks_itself_is_told(world: World, health: Health) -> None:
+    """Nothing is lacking here, so it is ready; but keys that are not known may be those of what upstream lacks."""
+    world.store.cover(Environments((world.ref,), is_complete=False))
+    answer = await ask(health, "/readyz")
+    assert (answer.status, answer.json["degraded"]) == (200, True)
+    assert answer.json["incomplete"] == "the upstream itself lacks environments still"
 
 
 async def test_an_unknown_age_is_too_old_where_there_is_a_limit(world: World) -> None:

@@ -10,7 +10,7 @@ from relay.protocol.changes import Applied, Bookmark, ChangeSet, Environments, S
 from relay.protocol.decode import parse_message
 from relay.protocol.encode import Audience
 from relay.protocol.keys import Kind
-from relay.protocol.resume import parse_token
+from relay.protocol.resume import parse_token, token_of
 from relay.protocol.sse import SseEvent
 from relay.protocol.state import State
 from relay.serve.frames import Frames
@@ -92,19 +92,26 @@ async def test_a_new_follower_gets_environments_snapshots_and_a_bookmark(pair: W
         await stream.leave()
 
 
-async def test_a_list_says_whether_it_is_complete(world: World) -> None:
-    """While this process lacks an environment nobody is to let go of it; once it has all, the list is sent anew."""
-    world.store.cover(Environments((world.ref, STAGING)))
-    async with world.running():
-        stream = await opened(world)
-        first = parse_message("environments", stream.events[0].data)
-        assert first == Environments((world.ref,), is_complete=False)
-        world.snapshot({"alpha": flag()}, ref=STAGING, credentials={})
-        world.commit({"beta": flag(enabled=False)})
+async def test_a_list_says_what_this_process_lacks_itself(pair: World) -> None:
+    """While it lacks an environment nobody is to let go of it; once it has all, the list is sent anew."""
+    states = [configuration.state for configuration in pair.store.configurations.values()]
+    both, gone = token_of(states, states[0].epoch), pair.store.get(STAGING.id)
+    assert gone is not None
+    pair.store.remove(STAGING.id)
+    pair.store.cover(Environments((pair.ref,), is_complete=False))
+    pair.store.covered = frozenset({pair.ref.id, STAGING.id})
+    async with pair.running():
+        knowing, new = await opened(pair, last_id=both), await opened(pair)
+        lacking = Environments((pair.ref,), is_complete=False, lacking=frozenset({STAGING.id}))
+        assert parse_message("environments", knowing.events[0].data) == lacking
+        assert parse_message("environments", new.events[0].data) == Environments((pair.ref,), is_complete=False)
+        pair.store.cover(Environments((pair.ref,)))
+        pair.commit({"beta": flag(enabled=False)})
         await settle()
-        lists = [parse_message("environments", each.data) for each in stream.events if each.event == "environments"]
-        assert lists[1:] == [Environments((world.ref,))]
-        await stream.leave()
+        for stream in (knowing, new):
+            lists = [parse_message("environments", each.data) for each in stream.events if each.event == "environments"]
+            assert lists[1:] == [Environments((pair.ref,))]
+            await stream.leave()
 
 
 async def test_audiences_get_what_is_theirs(world: World) -> None:

@@ -341,21 +341,30 @@ def test_environments_no_longer_covered_go(store: Store) -> None:
     assert len(seen) == 2
 
 
-def test_an_incomplete_list_takes_nothing_away(store: Store) -> None:
-    """It adds to what should be there; what is held and covered stays, and new names are taken up."""
-    complete = [store.is_complete]
-    renamed = replace(environment_ref(2), key="production")
-    store.cover(Environments((renamed,), is_complete=False))
-    assert store.covered == frozenset({renamed.id})
-    complete.append(store.is_complete)
+def test_what_the_sender_lacks_itself_is_not_gone(store: Store) -> None:
+    """It stays if it is held or was to be; everything else that is not listed goes, however incomplete the list is."""
+    second, third, never = environment_ref(2), environment_ref(3), environment_ref(9)
     store.apply(Snapshot(state(number=2), "start"))
-    complete.append(store.is_complete)
-    assert complete == [True, False, True]
-    assert set(store.configurations) == {ID, renamed.id}
-    store.cover(Environments((environment_ref(1),), is_complete=False))
-    assert store.covered == frozenset({ID, renamed.id})
+    store.apply(Snapshot(state(number=3), "start"))
+    store.cover(Environments((environment_ref(1),), is_complete=False, lacking=frozenset({second.id, never.id})))
+    assert set(store.configurations) == {ID, second.id}
+    assert third.id not in store.configurations
+    assert store.covered == frozenset({ID, second.id})
     store.cover(Environments((environment_ref(1),)))
     assert store.covered == frozenset(store.configurations) == frozenset({ID})
+
+
+def test_whoever_was_told_half_is_not_complete(store: Store) -> None:
+    """Neither while the sender lacks something, nor while something that is covered has not come."""
+    complete = [store.is_complete]
+    store.cover(Environments((environment_ref(1),), is_complete=False))
+    complete.append(store.is_complete)
+    store.cover(Environments((environment_ref(1), environment_ref(2))))
+    complete.append(store.is_complete)
+    assert store.lacking == frozenset({environment_ref(2).id})
+    store.apply(Snapshot(state(number=2), "start"))
+    complete.append(store.is_complete)
+    assert complete == [True, False, False, True]
 
 
 async def test_age_is_the_time_since_the_last_good_bookmark(store: Store, clock: FakeClock) -> None:

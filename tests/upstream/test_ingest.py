@@ -411,17 +411,35 @@ async def test_what_is_beyond_its_retention_is_deleted(tmp_path: Path, monkeypat
         keeper = Authority(here.database, here.clock, NoEntropy(), Notifier())
         for number in range(5):
             await here.send([event(f"old-{number}")], f"batch-{number:04}")
-        here.clock.jump_wall(44 * DAY_MS)
+        await here.clock.advance(44 * DAY_MS / 1000)
         await here.send([event("new", at="1990-01-01T00:00:00Z")], "batch-new")
         await keeper.keep_house()
         assert len(await here.rows("ingest_batches")) == 6
-        here.clock.jump_wall(2 * DAY_MS)
+        await here.clock.advance(2 * DAY_MS / 1000)
         await keeper.keep_house()
         assert [row["id"] for row in await here.rows("ingest_batches")] == ["batch-new"]
         assert len(await here.rows("events")) == 6
-        here.clock.jump_wall(355 * DAY_MS)
+        await here.clock.advance(355 * DAY_MS / 1000)
         await keeper.keep_house()
         assert [row["id"] for row in await here.rows("events")] == ["new"]
+
+
+async def test_a_clock_that_jumps_deletes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Ten years ahead, nothing is old; mended, all goes on; a day later a clock that still says so is believed."""
+    async with world(tmp_path) as here:
+        keeper = Authority(here.database, here.clock, NoEntropy(), Notifier())
+        await here.send([event("kept")], "batch-0001")
+        here.clock.jump_wall(3_650 * DAY_MS)
+        await keeper.keep_house()
+        assert "the clock has jumped" in caplog.text
+        here.clock.jump_wall(-3_650 * DAY_MS)
+        await keeper.keep_house()
+        assert len(await here.rows("events")) == len(await here.rows("ingest_batches")) == 1
+        here.clock.jump_wall(3_650 * DAY_MS)
+        await keeper.keep_house()
+        await here.clock.advance(25 * 3600)
+        await keeper.keep_house()
+        assert await here.rows("events") == []
 
 
 async def test_the_document_describes_the_body(tmp_path: Path) -> None:
