@@ -6,9 +6,10 @@ the chunks anew that it touches. What is too large to be worth compiling is inte
 meaning stands in the interpreter, and a differential test holds the two equal.
 """
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import is_
 from typing import Any, Final
 
 from relay.engine.bucketing import winner
@@ -21,18 +22,36 @@ CHUNK: Final = 32
 """Flags in one function: enough to share what they look up, few enough to compile in two milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
 class Chunk:
     """Some flags, all of them visible to browsers or none, and the function that answers them in their order."""
 
-    flags: tuple[Flag, ...]
-    keys: tuple[str, ...]
-    run: Function
+    __slots__ = ("_function", "flags", "keys")
+
+    def __init__(self, flags: Iterable[Flag]) -> None:
+        self.flags = tuple(flags)
+        self.keys = tuple(flag.key for flag in self.flags)
+        self._function: Function | None = None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the function is there."""
+        return self._function is not None
+
+    @property
+    def function(self) -> Function:
+        """The function, compiled when it is first asked for; takes about two milliseconds."""
+        if self._function is None:
+            source = Source()
+            parts = [
+                source.flag(flag) if is_compilable(flag) else source.call(_interpreted(flag)) for flag in self.flags
+            ]
+            self._function = source.function(f"[{', '.join(parts)}]")
+        return self._function
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One revision of an environment, ready to be evaluated. Made by `build` or `build_steps`."""
+    """One revision of an environment, ready to be evaluated. Made by `build`."""
 
     environment: Environment
     public: tuple[Chunk, ...] = field(repr=False)
@@ -61,7 +80,7 @@ class Program:
         run = _Run(self, context, now_ms)
         answers: dict[str, Evaluation] = {}
         for chunk in chunks:
-            answers.update(zip(chunk.keys, chunk.run(context, run.unit, run.raw, now_ms, run), strict=True))
+            answers.update(zip(chunk.keys, chunk.function(context, run.unit, run.raw, now_ms, run), strict=True))
         return answers
 
     def function_of(self, flag: Flag) -> tuple[Function, bool]:
@@ -161,20 +180,12 @@ class _Run:
 
 
 def build(environment: Environment, before: Program | None = None) -> Program:
-    """Compile an environment at once; see `build_steps`."""
-    steps = build_steps(environment, before)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            program: Program = done.value
-            return program
+    """Lay out the program of an environment, sharing with the one before whatever did not change.
 
-
-def build_steps(environment: Environment, before: Program | None = None) -> Generator[None, None, Program]:
-    """Compile an environment in steps of about two milliseconds, sharing what did not change with the one before."""
-    public = yield from _chunks(environment, () if before is None else before.public, is_public=True)
-    private = yield from _chunks(environment, () if before is None else before.private, is_public=False)
+    Costs a look at every flag. Functions are compiled when they are first asked for, or by `compile_steps`.
+    """
+    public = _chunks(environment, () if before is None else before.public, is_public=True)
+    private = _chunks(environment, () if before is None else before.private, is_public=False)
     if before is None:
         return Program(environment, public, private)
     flags, segments = environment.flags, environment.segments
@@ -183,41 +194,30 @@ def build_steps(environment: Environment, before: Program | None = None) -> Gene
     return Program(environment, public, private, single, members)
 
 
-def _chunks(
-    environment: Environment, before: Sequence[Chunk], *, is_public: bool
-) -> Generator[None, None, tuple[Chunk, ...]]:
-    """Keep the chunks in which nothing changed; compile the others anew, with what is new in the places left."""
-    flags = environment.flags
-    wanted = {key: flag for key, flag in flags.items() if flag.client_side is is_public}
+def compile_steps(program: Program) -> Generator[None]:
+    """Compile what answers all flags, in steps of about two milliseconds, so that nobody has to wait for it later."""
+    for chunk in (*program.public, *program.private):
+        if not chunk.is_compiled:
+            chunk.function  # noqa: B018 - compiled by being asked for
+            yield
+
+
+def _chunks(environment: Environment, before: Sequence[Chunk], *, is_public: bool) -> tuple[Chunk, ...]:
+    """Keep the chunks in which nothing changed; make the others anew, with what is new in the places left."""
+    wanted = {key: flag for key, flag in environment.flags.items() if flag.client_side is is_public}
     held = {key for chunk in before for key in chunk.keys}
     new = iter([flag for key, flag in wanted.items() if key not in held])
     chunks: list[Chunk] = []
     for chunk in before:
         left = [found for key in chunk.keys if (found := wanted.get(key)) is not None]
-        left += _first(new, CHUNK - len(left))
-        if len(left) == len(chunk.flags) and all(map(_is, left, chunk.flags)):
+        left += islice(new, CHUNK - len(left))
+        if len(left) == len(chunk.flags) and all(map(is_, left, chunk.flags)):
             chunks.append(chunk)
         elif left:
-            chunks.append(_chunk(left))
-            yield
-    while more := _first(new, CHUNK):
-        chunks.append(_chunk(more))
-        yield
+            chunks.append(Chunk(left))
+    while more := list(islice(new, CHUNK)):
+        chunks.append(Chunk(more))
     return tuple(chunks)
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
-
-
-def _first(flags: Iterator[Flag], at_most: int) -> list[Flag]:
-    return list(islice(flags, at_most))
-
-
-def _chunk(flags: Iterable[Flag]) -> Chunk:
-    taken, source = tuple(flags), Source()
-    parts = [source.flag(flag) if is_compilable(flag) else source.call(_interpreted(flag)) for flag in taken]
-    return Chunk(taken, tuple(flag.key for flag in taken), source.function(f"[{', '.join(parts)}]"))
 
 
 def _interpreted(flag: Flag) -> Function:

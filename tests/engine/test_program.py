@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relay.engine.environment import amend
 from relay.engine.evaluate import evaluate, evaluate_all
 from relay.engine.parse import parse_flag
-from relay.engine.program import CHUNK, Program, build, build_steps
+from relay.engine.program import CHUNK, Program, build, compile_steps
 from relay.engine.source import MAX_PARTS, MAX_RULES, is_compilable
 from tests.engine.build import HALF, OFF, ON, clause, environment, flag, rule, ruled, segment
 from tests.engine.configurations import contexts, flags, json_values, names, segments
@@ -177,19 +177,13 @@ def test_what_is_too_large_is_interpreted() -> None:
 
 
 def test_a_large_environment_is_compiled_in_steps() -> None:
-    """Every chunk is a step, so that an event loop can turn in between."""
-    held = environment({f"f{number}": flag() for number in range(3 * CHUNK + 1)})
-    steps = build_steps(held)
-    count = 0
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            program: Program = done.value
-            break
-        count += 1
-    assert count == 4
-    assert_equal(program, MANY[0], NOW_MS)
+    """Every chunk is a step, so that an event loop can turn in between; after a change there is little left to do."""
+    before = compiled({f"f{number}": flag() for number in range(3 * CHUNK + 1)})
+    assert len(list(compile_steps(before))) == 4
+    assert not list(compile_steps(before))
+    after = amended(before, upsert_flags={"f0": parse_flag("f0", flag(enabled=False))})
+    assert len(list(compile_steps(after))) == 1
+    assert_equal(after, MANY[0], NOW_MS)
 
 
 def amended(program: Program, **changes: Any) -> Program:
