@@ -68,7 +68,7 @@ def belongs(environment: Environment, segment_key: str, context: dict[str, Any],
 
 def next_change_at(environment: Environment, now_ms: int) -> int | None:
     """Return the first moment after `now_ms` at which a ramp takes a step, or None if time will change nothing."""
-    steps = [_next_step_ms(ramp, now_ms) for ramps in environment.ramps.values() for ramp in ramps]
+    steps = [next_step_ms(ramp, now_ms) for ramps in environment.ramps.values() for ramp in ramps]
     return min((step for step in steps if step is not None), default=None)
 
 
@@ -94,7 +94,8 @@ def share_of(ramp: Ramp, now_ms: int) -> int:
     return min(ramp.target, ramp.increment * ((now_ms - ramp.start_at_ms) // (ramp.every_s * 1000)))
 
 
-def _next_step_ms(ramp: Ramp, now_ms: int) -> int | None:
+def next_step_ms(ramp: Ramp, now_ms: int) -> int | None:
+    """Return the first moment after `now_ms` at which a ramp takes a step, None if it takes none any more."""
     if ramp.start_at_ms is None or ramp.increment == 0 or share_of(ramp, now_ms) >= ramp.target:
         return None
     every_ms = ramp.every_s * 1000
