@@ -26,7 +26,7 @@ test-unit: $(VENV)/.dev ## engine, protocol and relay in process
 test-authority: $(VENV)/.dev ## commands, storage and API on a real database, in process
 	$(BIN)/python -m pytest $(PARALLEL) tests/upstream
 
-test-system: $(VENV)/.dev ## real services, started as a user starts them
+test-system: $(VENV)/.dev $(VENV)/.node ## real services, started as a user starts them, and published clients
 	$(BIN)/python -m pytest -m system
 
 lint: $(VENV)/.dev ## style, types, import contracts
@@ -66,7 +66,7 @@ config: $(VENV)/.upstream ## write config.example.toml from the settings
 	$(BIN)/halyard config example > config.example.toml
 
 clean:          ## remove the virtual environment and caches (never data)
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache
+	rm -rf $(VENV) tests/clients/node/*/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -83,3 +83,10 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml requirements/dev.txt
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $(VENV)/.upstream $@
+
+# The published JavaScript clients, each in a project of its own: what they depend on clashes.
+NODE_PROJECTS := $(patsubst %/package-lock.json,%,$(wildcard tests/clients/node/*/package-lock.json))
+$(VENV)/.node: $(addsuffix /package-lock.json,$(NODE_PROJECTS))
+	@if command -v npm >/dev/null; then \
+	  for each in $(NODE_PROJECTS); do (cd $$each && npm ci --silent --no-audit --no-fund) || exit 1; done; touch $@; \
+	else echo "npm is not on this machine: the tests of the JavaScript clients are skipped"; fi

@@ -22,8 +22,12 @@ from relay.errors import BadSettings
 
 SERVICES = ("relay", "upstream")
 MAX_FILE_BYTES = 1_048_576
-# Kubernetes puts HALYARD_RELAY_PORT=tcp://… and the like into every pod beside a Service called halyard-relay.
-SERVICE_LINK = re.compile(r"(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)")
+# Kubernetes puts HALYARD_RELAY_PORT=tcp://… and the like into every pod beside a Service called halyard-relay, and
+# HALYARD_RELAY_EU_PORT beside halyard-relay-eu. A setting's name has two underscores, but a mistyped one may have one.
+SERVICE_LINK = re.compile(
+    r"(?:[A-Z0-9]+_)*?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://.*")
 
 
 class Group(BaseModel):
@@ -143,7 +147,7 @@ class _Reading:
         prefix = f"HALYARD_{self._service}_".upper()
         by_env = {option.env: option for option in self._known.values()}
         for name in sorted(environ):
-            if not name.startswith(prefix) or SERVICE_LINK.fullmatch(name.removeprefix(prefix)):
+            if not name.startswith(prefix) or _is_service_link(name.removeprefix(prefix), environ[name]):
                 continue
             if name in by_env:
                 self._set(by_env[name], _Origin(1, name), _decode(by_env[name], environ[name]))
@@ -238,3 +242,7 @@ def _reason(error: Exception) -> str:
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else "see config.example.toml for every setting"
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return bool(SERVICE_LINK.fullmatch(name) or (name.endswith("PORT") and SERVICE_ADDRESS.fullmatch(value)))

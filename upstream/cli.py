@@ -22,6 +22,8 @@ from relay.settings_example import render
 from relay.settings_reader import Source
 from relay.version import VERSION
 from upstream import up
+from upstream.data_dir import write_private
+from upstream.first_start import RELAY_KEY_FILE
 from upstream.launcher import GaveUp
 from upstream.settings import UpstreamSettings, load
 
@@ -71,6 +73,37 @@ def up_command(  # noqa: PLR0913, PLR0917 - one argument per flag
         await up.run(planned, _show, _say)
 
     _run(both, asyncio.new_event_loop)
+
+
+@upstream_app.command("init")
+def init(
+    config: Config = None,
+    data_dir: DataDir = None,
+    sign_in_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--sign-in-file", metavar="FILE", help="Write how to sign in to this new file, and print nothing."
+        ),
+    ] = None,
+) -> None:
+    """Make what nobody can make through the API of an empty authority: an owner who can sign in, and a relay key.
+
+    Does nothing where both are there. The relay key is in relay.key in the data directory.
+    """
+    overrides = {} if data_dir is None else {"upstream.data.dir": ("--data-dir", data_dir)}
+
+    async def made() -> None:
+        settings = load(Source(config, os.environ, overrides))
+        owner = await up.found(settings)
+        if owner is None:
+            return
+        text = f"sign in    {owner.email}   {owner.password}\nrelay key  {settings.data.dir / RELAY_KEY_FILE}\n"
+        if sign_in_file is None:
+            _say(text)
+        else:
+            write_private(sign_in_file, text)
+
+    _run(made, asyncio.new_event_loop)
 
 
 @upstream_app.command("serve")

@@ -5,8 +5,8 @@ key, directories) is given to them as flags.
 """
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,11 +21,12 @@ from upstream import data_dir
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority, SystemEntropy
 from upstream.demo import Seed, Urls, banner
-from upstream.first_start import EMAIL, RELAY_KEY_FILE, first_start
+from upstream.first_start import EMAIL, RELAY_KEY_FILE, Owner, first_start
 from upstream.launcher import Launcher, Service
 from upstream.notifier import Notifier
 from upstream.settings import UpstreamSettings
 from upstream.settings import load as load_upstream
+from upstream.storage.database import Database
 
 T = TypeVar("T")
 
@@ -129,17 +130,39 @@ async def prepare(planned: Plan) -> str:
     Raises:
         BadSettings: the directory or the database cannot be used.
     """
-    clock, directory = SystemClock(), planned.upstream.data.dir
-    with data_dir.taken(directory), closing(data_dir.open_stored(planned.upstream, clock)) as database:
-        authority = Authority(database, clock, SystemEntropy(), Notifier())
-        with closing(Passwords()) as passwords:
-            if planned.is_demo:
-                demo = await Seed(database, authority, passwords).plant(directory, planned.urls)
-                data_dir.write_private(directory / RELAY_KEY_FILE, demo.relay_key)
-                return banner(demo, directory)
-            owner = await first_start(directory, database, authority, passwords)
+    if not planned.is_demo:
+        return _greeting(planned.urls, await found(planned.upstream))
+    directory = planned.upstream.data.dir
+    with _opened(planned.upstream) as (database, authority, passwords):
+        demo = await Seed(database, authority, passwords).plant(directory, planned.urls)
+        data_dir.write_private(directory / RELAY_KEY_FILE, demo.relay_key)
+    return banner(demo, directory)
+
+
+async def found(settings: UpstreamSettings) -> Owner | None:
+    """Make an owner who can sign in and a relay key where there are none; return the owner when made just now.
+
+    Raises:
+        BadSettings: the directory or the database cannot be used.
+    """
+    with _opened(settings) as (database, authority, passwords):
+        return await first_start(settings.data.dir, database, authority, passwords)
+
+
+@contextmanager
+def _opened(settings: UpstreamSettings) -> Iterator[tuple[Database, Authority, Passwords]]:
+    """Open the authority of a data directory that nobody else uses meanwhile."""
+    clock = SystemClock()
+    with (
+        data_dir.taken(settings.data.dir),
+        closing(data_dir.open_stored(settings, clock)) as database,
+        closing(Passwords()) as passwords,
+    ):
+        yield database, Authority(database, clock, SystemEntropy(), Notifier()), passwords
+
+
+def _greeting(urls: Urls, owner: Owner | None) -> str:
     signs_in = f"{owner.email}   {owner.password}   (shown this once)" if owner else f"{EMAIL}, or as you changed it"
-    urls = planned.urls
     return (
         f"\n    upstream      {urls.upstream_url}\n    relay         {urls.relay_url}\n"
         f"    relay admin   {urls.relay_admin_url}\n    sign in       {signs_in}\n\n"

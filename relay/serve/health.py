@@ -74,6 +74,9 @@ class Health:
 def configuration_fault(health: Health) -> Fault:
     """Return what is missing to serve every environment."""
     held = health.store.configurations
+    if health.is_authority:
+        # Serves the management of what is still to be made, and says in `refused` what it cannot use.
+        return None
     if not held:
         return "no configuration has arrived yet"
     missing = health.expected() - held.keys()

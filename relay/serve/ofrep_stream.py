@@ -3,12 +3,17 @@
 Carries no values and ends only when the process drains or the key is revoked, since the published web client never
 recovers from a close. A client that cannot be shown to be current when it connects is told to ask once; one that asks
 in vain gets a 304.
+
+An expired URL is answered 401, which makes the published client fetch a new one, but without telling its application
+what that fetch changed. So one that comes back with an expired URL and has missed a change is first told to ask, as
+ever, in a stream that ends with this message; when it returns from there it has missed nothing and gets its 401.
 """
 
 from functools import lru_cache
 from typing import ClassVar, Final
 
 import orjson
+from starlette.responses import Response
 
 from relay.clock import Clock
 from relay.errors import Problem
@@ -79,13 +84,17 @@ class OfrepStream(Stream):
         if not self._must_ask:
             return None
         self._must_ask = False
-        configuration = self._configuration
-        modified_s = self._arrivals.modified_ms(configuration.ref.id) // 1000
-        return _refetch(config_etag(configuration), modified_s, position_id(configuration))
+        return refetch(self._configuration, self._arrivals)
 
     def farewell(self, _reason: str, _retry_ms: int) -> bytes:
         """Return nothing: these clients know one message only."""
         return b""
+
+
+def refetch(configuration: Configuration, arrivals: Arrivals) -> bytes:
+    """Return the message that makes a client ask for this configuration."""
+    modified_s = arrivals.modified_ms(configuration.ref.id) // 1000
+    return _refetch(config_etag(configuration), modified_s, position_id(configuration))
 
 
 @lru_cache(maxsize=256)
@@ -104,9 +113,13 @@ class OfrepStreamRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open an OFREP event stream."""
         # Made apart, so that the token's context is not held here for as long as the stream lives.
-        await self._services.streams.serve(self._stream(scope), scope, receive, send)
+        opened = self._stream(scope)
+        if isinstance(opened, Response):
+            await opened(scope, receive, send)
+        else:
+            await self._services.streams.serve(opened, scope, receive, send)
 
-    def _stream(self, scope: Scope) -> OfrepStream:
+    def _stream(self, scope: Scope) -> OfrepStream | Response:
         services = self._services
         configuration, token = self._opened(parameter(scope, "token"))
         found = services.access.lookup(token.fingerprint)
@@ -114,6 +127,15 @@ class OfrepStreamRoute:
         if found is None or configuration.ref.id not in opened:
             raise Problem(401, "stream_token_revoked", "The key behind this stream URL is not valid any more.")
         grant = services.access.check(scope, found, terms_of(scope))
+        last_event_id = header(scope, b"last-event-id")
+        slot = slot_of(services.clock.wall_ms(), services.settings.streams.ofrep_token_s)
+        if not slot - 1 <= token.slot <= slot + 1:
+            if last_event_id is None or not has_missed(services.store, configuration, last_event_id):
+                raise Problem(
+                    401, "stream_token_expired", "This stream URL has expired; evaluate in bulk for a new one."
+                )
+            message = refetch(configuration, services.streams.arrivals)
+            return Response(message, headers={"Cache-Control": "no-store"}, media_type="text/event-stream")
         largest_bytes = services.settings.streams.context_bytes
         return OfrepStream(
             grant,
@@ -122,7 +144,7 @@ class OfrepStreamRoute:
             arrivals=services.streams.arrivals,
             settings=services.settings.streams,
             clock=services.clock,
-            is_current=is_current(services.store, configuration, header(scope, b"last-event-id")),
+            is_current=is_current(services.store, configuration, last_event_id),
         )
 
     def _opened(self, text: str | None) -> tuple[Configuration, stream_token.StreamToken]:
@@ -141,26 +163,28 @@ class OfrepStreamRoute:
                 token = stream_token.read(text, configuration.stream_secret)
             except stream_token.BadToken:
                 continue
-            slot = slot_of(self._services.clock.wall_ms(), self._services.settings.streams.ofrep_token_s)
-            if not slot - 1 <= token.slot <= slot + 1:
-                raise Problem(
-                    401, "stream_token_expired", "This stream URL has expired; evaluate in bulk for a new one."
-                )
             return configuration, token
+        # An environment that is lacking may have made it, and the published client fares better with a 503.
+        self._services.access.expect_complete()
         raise Problem(401, "stream_token_invalid", "This stream URL was not made by this service.")
 
 
 def is_current(store: Store, configuration: Configuration, last_event_id: bytes | None) -> bool:
     """Tell whether it is proven that a client with this last event id would be answered the same now."""
-    if last_event_id is None or len(last_event_id) > _LONGEST_ID or configuration.environment.ramps:
+    if last_event_id is None or configuration.environment.ramps:
         return False
-    position = position_of(last_event_id.decode("latin-1"))
+    return not has_missed(store, configuration, last_event_id)
+
+
+def has_missed(store: Store, configuration: Configuration, last_event_id: bytes) -> bool:
+    """Tell whether a configuration may differ from the one that an event id names; one that is no id names another."""
+    position = None if len(last_event_id) > _LONGEST_ID else position_of(last_event_id.decode("latin-1"))
     if position is None or position.epoch != configuration.state.epoch or position.revision > configuration.revision:
-        return False
+        return True
     if position.overlay_version != configuration.overlay_version:
-        return False
+        return True
     missed = store.recent(configuration.ref.id, position.revision)
-    return missed is not None and not any(
+    return missed is None or any(
         change.upsert_flags or change.remove_flags or change.upsert_segments or change.remove_segments
         for change in missed
     )

@@ -17,7 +17,8 @@ from relay.serve.outlet import Outlet
 from relay.serve.relevance import Update
 from relay.settings import Streams as StreamSettings
 
-HEARTBEAT = b":\n\n"
+HEARTBEAT = b":\n"
+"""A comment alone: the blank line after one is taken for an event without data by some readers."""
 
 
 class Stream:

@@ -117,6 +117,8 @@ async def test_an_authority_is_never_stale(health: Health, world: World) -> None
     await world.fake.advance(1_000)
     authority = replace(health, is_authority=True)
     assert (await ask(authority, "/readyz")).json["degraded"] is False
+    world.store.remove(world.ref.id)
+    assert (await ask(authority, "/readyz")).status == (await ask(authority, "/startupz")).status == 200
     assert (await ask(authority, "/status")).json["origin"] == "authority"
 
 

@@ -3,13 +3,14 @@
 import orjson
 import pytest
 
+from relay.protocol.changes import Environments
 from relay.protocol.keys import Kind
 from relay.protocol.sse import SseEvent
 from relay.serve.stream_token import BadToken, StreamToken, issue, read
 from relay.settings import Serve, Streams
 from tests.clocks import FakeClock, settle
 from tests.relay.live import Live, data
-from tests.relay.objects import equals, flag, ramp, rule
+from tests.relay.objects import equals, flag, ramp, reference, rule
 from tests.relay.world import Connection, World
 
 BULK = "/ofrep/v1/evaluate/flags"
@@ -165,7 +166,7 @@ async def test_it_does_not_end_with_a_lifetime() -> None:
         stream = await opened(world)
         await world.fake.advance(100)
         assert not stream.is_complete
-        assert stream.raw.count(b":\n\n") == 6
+        assert stream.raw.split(b"\n").count(b":") == 6
         await stream.leave()
 
 
@@ -189,6 +190,23 @@ async def test_an_expired_url_is_401(world: World) -> None:
     assert (await world.call("GET", target, key=None)).status == 401
 
 
+async def test_a_return_with_an_expired_url_is_told_what_it_missed_and_then_401(world: World) -> None:
+    """The published client tells its application of a change only if a message, not a 401, made it ask."""
+    world.commit({"ramp": flag(fallthrough=ramp(world.clock.wall_ms(), every_s=60))})
+    target = await uri(world)
+    world.fake.jump_wall(2 * 3_600_000)
+    missed = await world.call("GET", target, key=None, headers={"last-event-id": "e1:1"})
+    assert (missed.status, missed.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert missed.body.startswith(b'data: {"type":"refetchEvaluation"')
+    assert missed.body.endswith(b"\nid: e1:2\n\n")
+    current = await world.call("GET", target, key=None, headers={"last-event-id": "e1:2"})
+    assert current.status == 401
+    world.commit(credentials={})
+    revoked = await world.call("GET", target, key=None, headers={"last-event-id": "e1:1"})
+    assert revoked.json["errorCode"] == "GENERAL"
+    assert revoked.status == 401
+
+
 @pytest.mark.parametrize("token", ["", "junk", "000000010000", "000000010000AAAA", "999999999999AAAA", "é"])
 async def test_a_token_that_was_not_made_here_is_401(world: World, token: str) -> None:
     """Whatever it is made of."""
@@ -197,6 +215,18 @@ async def test_a_token_that_was_not_made_here_is_401(world: World, token: str) -
     )
     assert answer.status == 401
     assert answer.json["errorDetails"]
+
+
+async def test_a_url_of_an_environment_that_is_lacking_is_503(world: World) -> None:
+    """It may be a good one; the client comes back to it, where after a 401 it would ask for another."""
+    target = await uri(world, targetingKey="u")
+    held = world.configuration().state
+    world.store.remove(world.ref.id)
+    world.snapshot(ref=reference(2, "staging"))
+    world.store.cover(Environments((held.ref, reference(2, "staging"))))
+    assert (await world.call("GET", target, key=None)).status == 503
+    world.store.cover(Environments((reference(2, "staging"),)))
+    assert (await world.call("GET", target, key=None)).status == 401
 
 
 async def test_a_page_that_the_key_does_not_list_is_refused(world: World) -> None:

@@ -158,6 +158,13 @@ def test_kubernetes_service_links_are_not_settings() -> None:
     """A Service called halyard-relay puts variables into every pod; they must not stop the relay."""
     names = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_8701_TCP", "PORT_8701_TCP_ADDR")
     load(Source(environ={f"HALYARD_RELAY_{name}": "tcp://10.0.0.1:8701" for name in names}))
+    load(Source(environ={f"HALYARD_RELAY_EU_2_{name}": "tcp://10.0.0.1:8701" for name in names}))
+
+
+def test_a_mistyped_port_is_no_service_link() -> None:
+    """One underscore where two should be is an error that names the right variable."""
+    with pytest.raises(BadSettings, match="HALYARD_RELAY_SERVE_PORT: unknown variable"):
+        load(Source(environ={"HALYARD_RELAY_SERVE_PORT": "80"}))
 
 
 @pytest.mark.parametrize("service", TREES)

@@ -54,6 +54,22 @@ def test_version() -> None:
     assert halyard("version").stdout == "halyard 0.1.0\n"
 
 
+def test_init_founds_an_installation_once(tmp_path: Path) -> None:
+    """The first time it says how to sign in, or writes it to a private file; then there is nothing to do."""
+    printed = tmp_path / "printed"
+    first = halyard("upstream", "init", "--data-dir", str(printed))
+    assert first.stdout.startswith("sign in    owner@halyard.example   ")
+    assert kind_of((printed / "relay.key").read_text()) is Kind.RELAY
+    again = halyard("upstream", "init", "--data-dir", str(printed))
+    assert (again.exit_code, again.stdout) == (0, "")
+
+    written = tmp_path / "written"
+    quiet = halyard("upstream", "init", "--data-dir", str(written), "--sign-in-file", str(tmp_path / "sign-in"))
+    assert (quiet.exit_code, quiet.stdout) == (0, "")
+    assert (tmp_path / "sign-in").stat().st_mode & 0o777 == 0o600
+    assert "relay key" in (tmp_path / "sign-in").read_text()
+
+
 def test_config_example() -> None:
     """`config.example.toml` is the output of this command."""
     assert halyard("config", "example").stdout == Path("config.example.toml").read_text()

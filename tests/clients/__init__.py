@@ -1,0 +1,1 @@
+"""The services held against published clients: what an application gets through them, and how they fare in trouble."""

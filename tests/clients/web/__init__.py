@@ -1,0 +1,1 @@
+"""The published OpenFeature web SDK and OFREP web provider, run in Node and in Chromium."""
