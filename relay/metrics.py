@@ -177,7 +177,9 @@ class RelayMetrics(Collector):
 
         self.overlays = Gauge(name("overlays"), "Flags killed here and not in the configuration yet.", ("state",))
         self.kills = Tally(
-            name("kills"), "Kills by what became of them: taken, committed, refused, expired.", ("outcome",)
+            name("kills"),
+            "Kills by what became of them: taken, committed, superseded, replaced, refused, expired.",
+            ("outcome",),
         )
         self.kill_attempts = Tally(name("kill_attempts"), "Kills sent to the authority, by outcome.", ("outcome",))
 

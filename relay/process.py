@@ -106,6 +106,7 @@ class Relay:
             relay_id=held.relay_id,
             settings=settings.changes,
             clock=clock,
+            authority_ms=lambda: clock.wall_ms() + (self._follower.clock_offset_ms or 0),
             metrics=metrics,
         )
         self._kill_forwarder = KillForwarder(

@@ -68,6 +68,8 @@ class Upstream:
             window_changes=window.revisions,
             window_bytes=window.bytes,
             max_environments=window.environments,
+            # Most environments are only streamed from here; relays evaluate them.
+            compile_ahead=False,
         )
         self._feed = Feed(database, self._store, notifier, clock)
         self._counters = Counters(StoredCounts(database), Events(), clock)

@@ -1,8 +1,9 @@
-"""Hands kills over to the authority, one by one and oldest first, until each has its answer.
+"""Hands kills over to the authority, one by one, until each has its answer.
 
 Only the authority's own word about a kill ends it: a confirmation with revisions, or a refusal as problem details.
 Whatever says nothing about the kill (no connection, a proxy's page, a wrong relay key, an upstream that does not know
-the route) keeps it, and the flag stays off here meanwhile.
+the route) keeps it, and the flag stays off here meanwhile. The oldest is sent first; one that got no answer goes
+behind all others, new ones too, so that a kill which cannot be delivered does not keep others from it.
 """
 
 import logging
@@ -13,7 +14,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 import aiohttp
-import orjson
 
 from relay.changes.kills import Kills
 from relay.changes.outbox import Record
@@ -22,11 +22,10 @@ from relay.clock import Clock
 from relay.metrics import RelayMetrics
 from relay.protocol.edge import CHANGES_PATH
 from relay.settings import UpstreamLink
+from relay.upstream_call import OF_THE_REQUEST, backoff_s, object_in, problem_code, read_some, retry_after_s
 
 logger = logging.getLogger(__name__)
 
-MAX_ANSWER_BYTES: Final = 64 * 1_024
-MAX_RETRY_AFTER_S: Final = 3_600.0
 _REFUSALS: Final = frozenset({400, 403, 404, 409, 413, 415, 422})
 # What is wrong with the relay's key, or with the address, says nothing about the kill.
 _NOT_ABOUT_THE_KILL: Final = ("key_", "not_found")
@@ -46,40 +45,34 @@ class Action(StrEnum):
 class Verdict:
     """What an attempt came to.
 
-    `position` comes with a confirmation, `code` with a refusal; `retry_after_s` is the wait that was asked for.
+    `position` and `superseded` (the flags that stay on, as they were switched on after the kill) come with a
+    confirmation, `code` with a refusal; `retry_after_s` is the wait that was asked for.
     """
 
     action: Action
     reason: str = ""
     code: str = ""
     position: Position | None = None
+    superseded: frozenset[str] = frozenset()
     retry_after_s: float | None = None
 
 
 def judge(status: int, headers: Mapping[str, str], body: bytes, environment_id: str) -> Verdict:
     """Decide what an answer means for a kill in an environment."""
     reason = f"{status}: {body[:1_000].decode(errors='replace')}"
-    answer = _object(body)
+    answer = object_in(body)
     if status == 200:  # noqa: PLR2004 - HTTP statuses are their own names
         position = _position(answer, environment_id)
-        return Verdict(Action.FAILED if position is None else Action.CONFIRMED, reason, position=position)
+        action = Action.FAILED if position is None else Action.CONFIRMED
+        return Verdict(action, reason, position=position, superseded=_superseded(answer))
     if status in {429, 503}:
-        return Verdict(Action.BUSY, reason, retry_after_s=_retry_after_s(headers.get("Retry-After", "")))
-    if status >= 500 or status in {408, 425}:  # noqa: PLR2004 - HTTP statuses are their own names
+        return Verdict(Action.BUSY, reason, retry_after_s=retry_after_s(headers))
+    code = problem_code(headers, body)
+    if status >= 500 or status in {408, 425} or code in OF_THE_REQUEST:  # noqa: PLR2004 - HTTP statuses are their own names
         return Verdict(Action.FAILED, reason)
-    code = answer.get("code")
-    is_problem = headers.get("Content-Type", "").startswith("application/problem+json") and isinstance(code, str)
-    if status in _REFUSALS and is_problem and not str(code).startswith(_NOT_ABOUT_THE_KILL):
-        return Verdict(Action.REFUSED, str(answer.get("detail", reason)), str(code))
+    if status in _REFUSALS and code is not None and not code.startswith(_NOT_ABOUT_THE_KILL):
+        return Verdict(Action.REFUSED, str(answer.get("detail", reason)), code)
     return Verdict(Action.DENIED, reason)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _position(answer: Mapping[str, Any], environment_id: str) -> Position | None:
@@ -88,8 +81,9 @@ def _position(answer: Mapping[str, Any], environment_id: str) -> Position | None
     return Position(epoch, revision) if isinstance(epoch, str) and isinstance(revision, int) else None
 
 
-def _retry_after_s(value: str) -> float | None:
-    return min(float(value), MAX_RETRY_AFTER_S) if value.isascii() and value.isdigit() else None
+def _superseded(answer: Mapping[str, Any]) -> frozenset[str]:
+    flags = answer.get("superseded")
+    return frozenset(flag for flag in flags if isinstance(flag, str)) if isinstance(flags, list) else frozenset()
 
 
 class KillForwarder:
@@ -141,10 +135,11 @@ class KillForwarder:
         verdict = await self._send(record)
         self._metrics.kill_attempts.add(verdict.action)
         if verdict.position is not None:
-            self._kills.commit(record, verdict.position)
+            self._kills.commit(record, verdict.position, is_superseded=record.overlay.flag in verdict.superseded)
         elif verdict.action is Action.REFUSED:
             self._kills.withdraw(record, verdict.code, verdict.reason)
         else:
+            self._kills.postpone(record)
             return self._pause_s(verdict)
         self._failures = 0
         return 0
@@ -155,7 +150,7 @@ class KillForwarder:
             async with self._session.post(
                 self._url, data=record.body, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as answer:
-                body = await _read_some(answer.content)
+                body = await read_some(answer.content)
                 return judge(answer.status, answer.headers, body, record.overlay.environment_id)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return Verdict(Action.FAILED, f"{type(error).__name__}: {error}")
@@ -169,15 +164,6 @@ class KillForwarder:
         if self._failures == 1:
             logger.warning("a kill could not be handed over; trying again", extra={"reason": verdict.reason})
         if verdict.retry_after_s is not None:
-            return verdict.retry_after_s
-        doublings = min(self._failures - 1, 32)
-        return self._jitter(0, min(self._link.backoff_max_s, self._link.backoff_min_s * 2**doublings))
-
-
-async def _read_some(content: aiohttp.StreamReader) -> bytes:
-    """Return the beginning of an answer; the rest, if any, is not worth the memory."""
-    parts, size = [], 0
-    while size < MAX_ANSWER_BYTES and (part := await content.read(MAX_ANSWER_BYTES - size)):
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)
+            # An hour is more than somebody who switches a flag off has.
+            return min(verdict.retry_after_s, self._link.backoff_max_s)
+        return backoff_s(self._link, self._failures, self._jitter)

@@ -1,8 +1,11 @@
 """Kills at this relay, from the operator's word to the authority's: durable, in effect at once, and let go in time.
 
 `kill` returns when the record is on disk and the flag is off. From then on the overlay stays over every revision that
-comes, and over restarts, until the configuration in use contains the kill, the authority refuses it, or its time is
-over. The record stays a little longer: until a restart would begin with a configuration that contains the kill.
+comes, and over restarts, until the configuration in use contains the kill (or what superseded it), the authority
+refuses it, or its time is over. The record stays a little longer: until a restart would not need it any more.
+
+Two clocks are told apart. What the authority weighs against its own times is dated by the authority's clock, as far as
+it is known here; how long and since when a kill holds here is told by the clock of this machine.
 """
 
 import asyncio
@@ -13,7 +16,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from relay.changes.outbox import Outbox, Record
-from relay.changes.overlay import Overlay, Overlays, Position, contains, is_undone
+from relay.changes.overlay import Overlay, Overlays, Position, contains, is_past, is_undone
 from relay.clock import Clock, rfc3339
 from relay.metrics import RelayMetrics
 from relay.protocol.edge import EdgeChange, Kill, encode, proof_of
@@ -22,6 +25,8 @@ from relay.settings import Changes
 logger = logging.getLogger(__name__)
 
 SETTLED_EVERY_S: Final = 1.0
+SAME_KILL_MS: Final = 1_000
+"""A kill that is asked for again within this time is the same one, such as a request that was sent twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Kills:
         relay_id: tells the authority where it happened.
         settings: how long an overlay lasts at most.
         clock: for times and expiry.
+        authority_ms: returns what the authority's wall clock shows now, as far as it is known.
         metrics: counts what becomes of kills.
 
     Attributes:
@@ -82,7 +88,15 @@ class Kills:
     """
 
     def __init__(  # noqa: PLR0913 - wiring
-        self, outbox: Outbox, serving: Serving, *, relay_id: str, settings: Changes, clock: Clock, metrics: RelayMetrics
+        self,
+        outbox: Outbox,
+        serving: Serving,
+        *,
+        relay_id: str,
+        settings: Changes,
+        clock: Clock,
+        authority_ms: Callable[[], int],
+        metrics: RelayMetrics,
     ) -> None:
         self.last_refusal: Refusal | None = None
         self._outbox = outbox
@@ -90,9 +104,10 @@ class Kills:
         self._relay_id = relay_id
         self._settings = settings
         self._clock = clock
+        self._authority_ms = authority_ms
         self._metrics = metrics
         self._overlays = Overlays()
-        self._pending: dict[str, None] = {}
+        self._pending: dict[str, bool] = {}  # whether it has been tried in vain
         self._committed: dict[str, Position] = {}
         self._leaving: dict[str, None] = {}
         self._has_pending = asyncio.Event()
@@ -102,7 +117,10 @@ class Kills:
     # --- for operators ----------------------------------------------------------------------------------------------
 
     async def kill(self, order: Order) -> Overlay:
-        """Switch a flag off here and now, or return the overlay that does so already.
+        """Switch a flag off here and now, or return the overlay of a moment ago that does so already.
+
+        A later kill of the same flag counts anew, as the flag may have been switched on at the authority meanwhile; it
+        takes the place of the one that the same token made and that still waits.
 
         Raises:
             OutboxFull: too many kills wait for the authority.
@@ -111,12 +129,14 @@ class Kills:
         async with self._killing:
             # What is about to end must not be taken for an answer.
             self._let_go()
-            held = self._overlays.find(order.environment_id, order.flag)
-            if held is not None:
-                return held
+            waiting = self._overlays.find_pending(order.environment_id, order.flag, order.credential_id)
+            if waiting is not None and 0 <= self._clock.wall_ms() - waiting.at_ms < SAME_KILL_MS:
+                return waiting
             record = self._record(order)
-            await self._outbox.add(record)
+            await self._outbox.add(record, replaces=None if waiting is None else waiting.id)
             self._take_up(record.overlay, self._settings.overlay_ttl_s)
+            if waiting is not None and waiting.id in self._pending:
+                self._end(waiting, "replaced")
             self._metrics.kills.add("taken")
             logger.warning("flag killed at this relay", extra={**_named(record.overlay), "by": order.credential_id})
             return record.overlay
@@ -158,23 +178,33 @@ class Kills:
         await self._has_pending.wait()
 
     def next_pending(self) -> Record | None:
-        """Return the oldest kill that the authority has not answered for."""
-        record_id = next(iter(self._pending), None)
+        """Return the oldest kill that the authority has not answered for; postponed ones come after all others."""
+        record_id = min(self._pending, key=self._pending.__getitem__, default=None)
         if record_id is None:
             self._has_pending.clear()
             return None
         return self._outbox.records[record_id]
 
-    def commit(self, record: Record, position: Position) -> None:
-        """Note that the authority's configuration contains a kill from `position` on."""
+    def postpone(self, record: Record) -> None:
+        """Let all others that the authority has not answered for come first, those of the next moments included."""
+        if self._pending.pop(record.overlay.id, None) is not None:
+            self._pending[record.overlay.id] = True
+
+    def commit(self, record: Record, position: Position, *, is_superseded: bool = False) -> None:
+        """Note that the authority's configuration contains a kill from `position` on, or what superseded it."""
         overlay = record.overlay
         if overlay.id not in self._pending:
             return  # its time ran out meanwhile
         del self._pending[overlay.id]
         self._committed[overlay.id] = position
         self._overlays.move(overlay.id, position)
-        self._metrics.kills.add("committed")
-        logger.info("the authority has a kill of this relay", extra={**_named(overlay), "revision": position.revision})
+        named = {**_named(overlay), "revision": position.revision}
+        if is_superseded:
+            self._metrics.kills.add("superseded")
+            logger.warning("the flag was switched on at the authority after its kill here; it is not killed", extra=named)  # fmt: skip  # noqa: E501
+        else:
+            self._metrics.kills.add("committed")
+            logger.info("the authority has a kill of this relay", extra=named)
         self._let_go()
 
     def withdraw(self, record: Record, code: str, reason: str) -> None:
@@ -249,7 +279,7 @@ class Kills:
                 ),
             ),
             relay=self._relay_id,
-            at=rfc3339(now_ms),
+            at=rfc3339(self._authority_ms()),
             credential=order.credential_id,
         )
         return Record(overlay, encode(change, proof_of(order.edge_key, change)))
@@ -263,11 +293,11 @@ class Kills:
         """End the overlays whose kill is in the configuration in use; mark the records that nothing needs any more."""
         for record_id, committed in tuple(self._committed.items()):
             environment_id = self._outbox.records[record_id].overlay.environment_id
-            served = self._serving.served(environment_id)
+            served, kept = self._serving.served(environment_id), self._serving.kept(environment_id)
             if contains(served, committed) and self._overlays.drop(record_id) is not None:
                 self._force(environment_id)
             if record_id not in self._overlays:
-                if contains(self._serving.kept(environment_id), committed):
+                if contains(kept, committed) or is_past(served, kept, committed):
                     del self._committed[record_id]
                     self._leaving[record_id] = None
             elif is_undone(served, committed):
@@ -277,7 +307,7 @@ class Kills:
                 self._wait_for_answer(record_id)
 
     def _wait_for_answer(self, record_id: str) -> None:
-        self._pending[record_id] = None
+        self._pending[record_id] = False
         self._has_pending.set()
 
     def _end(self, overlay: Overlay, outcome: str) -> bool:

@@ -8,6 +8,7 @@ and never keeps the relay from starting. One process works in the directory (`re
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -67,16 +68,16 @@ class Outbox:
         """The records by id, oldest first."""
         return MappingProxyType(self._records)
 
-    async def add(self, record: Record) -> None:
-        """Make a record durable.
+    async def add(self, record: Record, *, replaces: str | None = None) -> None:
+        """Make a record durable; one that is about to be removed for it does not count against the maximum.
 
         Raises:
             OutboxFull: there are as many as may be.
             OSError: the disk did not keep it.
         """
-        if len(self._records) >= self._max_records:
+        if len(self._records.keys() - {replaces}) >= self._max_records:
             raise OutboxFull(f"{self._max_records} kills wait for the authority already")
-        await asyncio.to_thread(replace_durably, self._file(record.overlay.id), (_encode(record),))
+        await asyncio.to_thread(_write, self._file(record.overlay.id), _encode(record))
         self._records[record.overlay.id] = record
 
     async def remove(self, record_id: str) -> None:
@@ -90,6 +91,18 @@ class Outbox:
 
     def _file(self, record_id: str) -> Path:
         return self._path / f"{record_id}{_SUFFIX}"
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        replace_durably(file, (content,))
+    except OSError:
+        # Nobody is told that it was taken, so the next start must not find it. A disk that refuses this as well has
+        # been reported by then.
+        for left in (file, file.with_suffix(".tmp")):
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
+        raise
 
 
 def _encode(record: Record) -> bytes:

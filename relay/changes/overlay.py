@@ -63,6 +63,12 @@ def is_undone(served: Position | None, committed: Position | None) -> bool:
     return served is not None and committed is not None and served.epoch != committed.epoch
 
 
+def is_past(served: Position | None, kept: Position | None, committed: Position) -> bool:
+    """Tell whether the environment of a committed kill is gone or of another lineage, in use and in the file alike."""
+    lineages = {None if position is None else position.epoch for position in (served, kept)}
+    return len(lineages) == 1 and committed.epoch not in lineages
+
+
 class Overlays:
     """The overlays that hold at a relay.
 
@@ -83,9 +89,11 @@ class Overlays:
         """Return every overlay, oldest first. May be asked from another thread."""
         return tuple(self._by_id.values())
 
-    def find(self, environment_id: str, flag: str) -> Overlay | None:
-        """Return the overlay that holds a flag off."""
-        return next((each for each in self.all() if (each.environment_id, each.flag) == (environment_id, flag)), None)
+    def find_pending(self, environment_id: str, flag: str, credential_id: str) -> Overlay | None:
+        """Return the newest kill of a flag that was made with a token and that the authority has not confirmed."""
+        wanted = (environment_id, flag, credential_id, Stage.PENDING)
+        newest_first = reversed(self.all())
+        return next((o for o in newest_first if (o.environment_id, o.flag, o.credential_id, o.stage) == wanted), None)
 
     def forced_off(self, environment_id: str) -> frozenset[str]:
         """Return the flags of an environment that are off, whatever its configuration says."""

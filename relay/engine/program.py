@@ -54,10 +54,10 @@ class Program:
     """One revision of an environment, ready to be evaluated. Made by `build`."""
 
     environment: Environment
-    public: tuple[Chunk, ...] = field(repr=False)
-    private: tuple[Chunk, ...] = field(repr=False)
-    _single: dict[str, tuple[Flag, Function, bool]] = field(default_factory=dict, repr=False)
-    _segments: dict[str, tuple[Segment, Function]] = field(default_factory=dict, repr=False)
+    public: tuple[Chunk, ...] = field(repr=False, compare=False)
+    private: tuple[Chunk, ...] = field(repr=False, compare=False)
+    _single: dict[str, tuple[Flag, Function, bool]] = field(default_factory=dict, repr=False, compare=False)
+    _segments: dict[str, tuple[Segment, Function]] = field(default_factory=dict, repr=False, compare=False)
 
     def evaluate(self, flag_key: str, context: Any, now_ms: int) -> Evaluation:
         """Evaluate one flag; see `relay.engine.evaluate.evaluate`."""

@@ -16,23 +16,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import aiohttp
-import orjson
 
 from relay.clock import Clock
 from relay.events.reader import Batch
 from relay.events.spool import Spool
 from relay.metrics import RelayMetrics
 from relay.settings import Events, UpstreamLink
+from relay.upstream_call import OF_THE_REQUEST, backoff_s, object_in, problem_code, read_some, retry_after_s
 
 logger = logging.getLogger(__name__)
 
 INGEST_PATH = "/api/v2/ingest"
-PROBLEM = "application/problem+json"
-MAX_ANSWER_BYTES = 64 * 1_024
-MAX_RETRY_AFTER_S = 3_600.0
-CONFIRMED = frozenset({"accepted", "duplicate"})
-OF_THE_REQUEST = frozenset({"invalid_header", "incomplete_body"})
-"""Codes of a 400 that is about the request around the records; setting records aside would not make it right."""
+CONFIRMED = ("accepted", "duplicate")
 
 
 class Action(StrEnum):
@@ -60,49 +55,25 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
     reason = f"{status}: {body[:1_000].decode(errors='replace')}"
     if status == 200:  # noqa: PLR2004 - HTTP statuses are their own names
         # A proxy or a captive portal also answers 200; only the authority says what became of the batch.
-        return Verdict(Action.CONFIRMED if _is_confirmation(body) else Action.FAILED, reason)
+        return Verdict(Action.CONFIRMED if object_in(body).get("status") in CONFIRMED else Action.FAILED, reason)
     if status in {400, 413, 422}:
-        return Verdict(_refusal(status, _problem_code(headers, body)), reason)
+        return Verdict(_refusal(status, problem_code(headers, body)), reason)
     if status in {429, 503}:
-        return Verdict(Action.BUSY, reason, _retry_after_s(headers.get("Retry-After", "")))
+        return Verdict(Action.BUSY, reason, retry_after_s(headers))
     if status >= 500 or status in {408, 425}:  # noqa: PLR2004 - HTTP statuses are their own names
         return Verdict(Action.FAILED, reason)
     return Verdict(Action.DENIED, reason)
 
 
-def _is_confirmation(body: bytes) -> bool:
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(answer, dict) and answer.get("status") in CONFIRMED
-
-
 def _refusal(status: int, code: str | None) -> Action:
     """Decide what a status that speaks of the batch means, given the code by which the authority shows itself."""
     if code in OF_THE_REQUEST:
+        # Setting records aside would not make it right.
         return Action.FAILED
     if code is not None:
         return Action.REFUSED
     # A proxy's "400 Bad Request" must not send good events to the quarantine. Its 413 is true, and halves may pass it.
     return Action.TOO_LONG if status == 413 else Action.DENIED  # noqa: PLR2004 - HTTP statuses are their own names
-
-
-def _problem_code(headers: Mapping[str, str], body: bytes) -> str | None:
-    """Return the code of a problem document, which only the authority writes; None: somebody else has answered."""
-    media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if media_type != PROBLEM:
-        return None
-    try:
-        problem = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    code = problem.get("code") if isinstance(problem, dict) else None
-    return code if isinstance(code, str) and code else None
-
-
-def _retry_after_s(value: str) -> float | None:
-    return min(float(value), MAX_RETRY_AFTER_S) if value.isascii() and value.isdigit() else None
 
 
 class Forwarder:
@@ -199,7 +170,7 @@ class Forwarder:
             async with self._session.post(
                 self._url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as answer:
-                return judge(answer.status, answer.headers, await _read_some(answer.content))
+                return judge(answer.status, answer.headers, await read_some(answer.content))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return Verdict(Action.FAILED, f"{type(error).__name__}: {error}")
 
@@ -231,14 +202,4 @@ class Forwarder:
             logger.warning("forwarding failed; trying again", extra={"reason": verdict.reason})
         if verdict.retry_after_s is not None:
             return verdict.retry_after_s
-        doublings = min(self._failures - 1, 32)
-        return self._jitter(0, min(self._link.backoff_max_s, self._link.backoff_min_s * 2**doublings))
-
-
-async def _read_some(content: aiohttp.StreamReader) -> bytes:
-    """Return the beginning of an answer; the rest, if any, is not worth the memory."""
-    parts, size = [], 0
-    while size < MAX_ANSWER_BYTES and (part := await content.read(MAX_ANSWER_BYTES - size)):
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)
+        return backoff_s(self._link, self._failures, self._jitter)

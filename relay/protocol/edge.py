@@ -29,7 +29,10 @@ class Kill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeChange:
-    """What was done at which relay, with which token (by its id), and when by the relay's clock (RFC 3339)."""
+    """What was done at which relay, with which token (by its id), and when (RFC 3339).
+
+    The time is the authority's, as far as the relay knows how far the clocks are apart.
+    """
 
     idempotency_key: str
     ops: tuple[Kill, ...]

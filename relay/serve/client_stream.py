@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Final
 import orjson
 
 from relay.clock import Clock
-from relay.engine.evaluate import evaluate, evaluate_all
 from relay.engine.model import Evaluation
 from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
@@ -58,11 +57,11 @@ class ClientStream(Stream):
 
     def take(self, update: Update) -> bool:
         """Evaluate what may have changed and note what did."""
-        seen, seen_ms = self._configuration.environment, self._seen_ms
+        seen, seen_ms = self._configuration.program, self._seen_ms
         self._configuration, self._seen_ms = update.after, update.now_ms
         if self._needs_put:
             return True
-        if self._context is None or not update.candidates(seen):
+        if self._context is None or not update.candidates(seen.environment):
             return False
         only = self.grant.client_side_only
         changed = update.changed(seen, seen_ms, self._context.parsed(), client_side_only=only)
@@ -96,16 +95,16 @@ class ClientStream(Stream):
 
     def _put(self, context: Context) -> bytes:
         self._seen_ms = self._clock.wall_ms()
-        evaluations = evaluate_all(
-            self._configuration.environment, context, self._seen_ms, client_side_only=self.grant.client_side_only
+        evaluations = self._configuration.program.evaluate_all(
+            context, self._seen_ms, client_side_only=self.grant.client_side_only
         )
         self._ledger.enter(self._configuration, evaluations, "stream")
         answers = {key: native(evaluation) for key, evaluation in evaluations.items()}
         return b"retry: %d\n%b" % (self.retry_ms(), _event(EVENT_PUT, self._configuration, answers))
 
     def _patch(self, keys: Iterable[str], context: Context) -> bytes:
-        environment = self._configuration.environment
-        evaluations = {key: evaluate(environment, key, context, self._seen_ms) for key in keys}
+        program = self._configuration.program
+        evaluations = {key: program.evaluate(key, context, self._seen_ms) for key in keys}
         self._ledger.enter(self._configuration, evaluations, "stream")
         return self._frames.get(self._configuration, evaluations, _patch_event)
 

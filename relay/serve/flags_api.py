@@ -14,7 +14,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.engine.evaluate import evaluate, evaluate_all, next_change_at
+from relay.engine.evaluate import next_change_at
 from relay.errors import Problem
 from relay.protocol.events import InvalidEvents, parse_events
 from relay.serve.access import Grant
@@ -50,7 +50,7 @@ class FlagsApi:
         key = body["flag"]
         if not is_visible(configuration.environment.flags.get(key), client_side_only=grant.client_side_only):
             raise Problem(404, "flag_not_found", f"There is no flag {key!r} in {configuration.ref.key!r} for this key.")
-        evaluation = evaluate(configuration.environment, key, body["context"], self._services.clock.wall_ms())
+        evaluation = configuration.program.evaluate(key, body["context"], self._services.clock.wall_ms())
         self._services.ledger.enter(configuration, {key: evaluation}, "single")
         answer = {"flag": key, **native(evaluation), "rule_id": evaluation.rule_id, "revision": configuration.revision}
         return _json(200, answer)
@@ -65,7 +65,7 @@ class FlagsApi:
         etag = etag_of("bootstrap", configuration, next_ms, grant.client_side_only, context)
         if is_named(etag, header(request.scope, b"if-none-match")):
             return Response(status_code=304, headers={"ETag": etag})
-        evaluations = evaluate_all(configuration.environment, context, now_ms, client_side_only=grant.client_side_only)
+        evaluations = configuration.program.evaluate_all(context, now_ms, client_side_only=grant.client_side_only)
         self._services.ledger.enter(configuration, evaluations, "bulk")
         flags = {key: native(evaluation) for key, evaluation in evaluations.items()}
         return _json(200, {"flags": flags, "revision": configuration.revision}, {"ETag": etag})

@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.engine.evaluate import evaluate, evaluate_all, next_change_at
+from relay.engine.evaluate import next_change_at
 from relay.engine.model import ErrorCode, Evaluation, Flag, Reason
 from relay.errors import Problem
 from relay.serve import stream_token
@@ -55,7 +55,7 @@ class Ofrep:
         flag = configuration.environment.flags.get(key)
         if flag is None or not is_visible(flag, client_side_only=grant.client_side_only):
             raise Problem(404, "flag_not_found", f"There is no flag {key!r} in {configuration.ref.key!r} for this key.")
-        evaluation = evaluate(configuration.environment, key, context, self._services.clock.wall_ms())
+        evaluation = configuration.program.evaluate(key, context, self._services.clock.wall_ms())
         self._services.ledger.enter(configuration, {key: evaluation}, "single")
         status = 200 if evaluation.error_code is None else _STATUS.get(evaluation.error_code, 400)
         flags = configuration.environment.flags
@@ -70,7 +70,7 @@ class Ofrep:
         etag = etag_of("ofrep", configuration, next_ms, grant.client_side_only, context, streams)
         if is_named(etag, header(request.scope, b"if-none-match")):
             return Response(status_code=304, headers={"ETag": etag})
-        evaluations = evaluate_all(configuration.environment, context, now_ms, client_side_only=grant.client_side_only)
+        evaluations = configuration.program.evaluate_all(context, now_ms, client_side_only=grant.client_side_only)
         self._services.ledger.enter(configuration, evaluations, "bulk")
         flags = configuration.environment.flags
         body: dict[str, Any] = {

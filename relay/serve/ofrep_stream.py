@@ -66,9 +66,9 @@ class OfrepStream(Stream):
 
     def take(self, update: Update) -> bool:
         """Find out whether the client would be answered otherwise now."""
-        seen, seen_ms = self._configuration.environment, self._seen_ms
+        seen, seen_ms = self._configuration.program, self._seen_ms
         self._configuration, self._seen_ms = update.after, update.now_ms
-        if self._must_ask or self.is_over or not update.candidates(seen):
+        if self._must_ask or self.is_over or not update.candidates(seen.environment):
             return False
         context = None if self._context is None else self._context.parsed()
         self._must_ask = bool(update.changed(seen, seen_ms, context, client_side_only=self.grant.client_side_only))

@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from relay.engine.evaluate import evaluate
 from relay.engine.model import Environment, Evaluation, Flag, Segment
+from relay.engine.program import Program
 from relay.sync.configuration import Configuration
 
 
@@ -107,25 +107,23 @@ class Update:
         return found[1]
 
     def changed(
-        self, seen: Environment, seen_ms: int, context: Mapping[str, Any] | None, *, client_side_only: bool
+        self, seen: Program, seen_ms: int, context: Mapping[str, Any] | None, *, client_side_only: bool
     ) -> set[str]:
         """Return the flags that answer this context otherwise now than under `seen` at `seen_ms`.
 
         Without a context (it was too large to be kept) every visible candidate counts.
         """
-        after = self.after.environment
+        after = self.after.program
         changed = set()
-        for key in self.candidates(seen):
-            old, new = seen.flags.get(key), after.flags.get(key)
+        for key in self.candidates(seen.environment):
+            old, new = seen.environment.flags.get(key), after.environment.flags.get(key)
             was_visible = is_visible(old, client_side_only=client_side_only)
             visible = is_visible(new, client_side_only=client_side_only)
             if was_visible != visible or (
                 visible
                 and (
                     context is None
-                    or not same_answer(
-                        evaluate(seen, key, context, seen_ms), evaluate(after, key, context, self.now_ms)
-                    )
+                    or not same_answer(seen.evaluate(key, context, seen_ms), after.evaluate(key, context, self.now_ms))
                 )
             ):
                 changed.add(key)

@@ -16,6 +16,7 @@ from relay.clock import parse_rfc3339_ms
 from relay.engine.environment import amend, assemble
 from relay.engine.model import Environment, Flag
 from relay.engine.parse import parse_flag, parse_segment
+from relay.engine.program import Program, build, compile_steps
 from relay.protocol.fields import Fields
 from relay.protocol.hashing import diff_objects
 from relay.protocol.keys import Kind
@@ -45,18 +46,23 @@ class Credential:
 class Configuration:
     """One environment at one revision, ready to serve. `credentials` is keyed by fingerprint.
 
-    `environment` is what is evaluated. It is `published`, the authority's, unless flags are forced off at this relay;
-    `overlay_version` then names what differs, and is empty as long as nothing does.
+    `program` is what is evaluated, the compiled form of `environment`. That is `published`, the authority's, unless
+    flags are forced off at this relay; `overlay_version` then names what differs, and is empty as long as nothing does.
     """
 
     state: State = field(repr=False)
-    environment: Environment = field(repr=False)
+    program: Program = field(repr=False)
     published: Environment = field(repr=False)
     credentials: Mapping[str, Credential] = field(repr=False)
     limits: Mapping[str, Any]
     stream_secret: str | None = field(repr=False)
     secure_mode_secret: str | None = field(repr=False)
     overlay_version: str = ""
+
+    @property
+    def environment(self) -> Environment:
+        """What is evaluated."""
+        return self.program.environment
 
     @property
     def ref(self) -> EnvironmentRef:
@@ -70,14 +76,15 @@ class Configuration:
 
 
 def configure(
-    before: Configuration | None, state: State, change: ChangeSet | None
+    before: Configuration | None, state: State, change: ChangeSet | None, *, ahead: bool = True
 ) -> Generator[None, None, Configuration]:
-    """Build the configuration of `state`, pausing (`yield`) after every few objects parsed.
+    """Build the configuration of `state`, pausing (`yield`) after every few objects parsed or compiled.
 
     Args:
         before: what is served now; its parsed objects are used again.
         state: what shall be served.
         change: the change set that leads from one to the other; None after a snapshot, where both are compared.
+        ahead: compile what answers all flags now, rather than when that is first asked for.
 
     Raises:
         InvalidConfig: a flag or segment cannot be used.
@@ -99,10 +106,13 @@ def configure(
     for batch in more:
         yield
         environment = amend(environment, revision=state.revision, upsert_flags=batch)
+    program = build(environment, None if before is None else before.program)
+    if ahead:
+        yield from compile_steps(program)
     secrets = _object(state.secrets)
     return Configuration(
         state=state,
-        environment=environment,
+        program=program,
         published=environment,
         credentials=_credentials(before, state),
         limits=_object(state.limits),
@@ -116,7 +126,7 @@ def rename(configuration: Configuration, ref: EnvironmentRef) -> Configuration:
     return replace(
         configuration,
         state=replace(configuration.state, ref=ref),
-        environment=_renamed(configuration.environment, ref),
+        program=build(_renamed(configuration.environment, ref), configuration.program),
         published=_renamed(configuration.published, ref),
     )
 
@@ -133,7 +143,7 @@ def force_off(configuration: Configuration, flags: Collection[str]) -> Configura
         return configuration
     off = {key: replace(flag, enabled=False) for key, flag in differing.items()}
     environment = amend(published, revision=published.revision, upsert_flags=off) if off else published
-    return replace(configuration, environment=environment, overlay_version=version)
+    return replace(configuration, program=build(environment, configuration.program), overlay_version=version)
 
 
 def _differences(

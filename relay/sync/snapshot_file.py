@@ -120,7 +120,9 @@ class SnapshotFile:
         if self._writing is not None:
             # A cancelled write goes on in its thread, and two must not meet in one temporary file.
             await asyncio.gather(self._writing, return_exceptions=True)
-        if self._is_behind():
+        # What changed after `run` had ended was noted by nobody.
+        held = [configuration.state for configuration in self._store.configurations.values()]
+        if self._is_behind() or _positions(held) != self.kept:
             await self._write()
 
     async def _is_due(self) -> bool:

@@ -75,6 +75,7 @@ class Store:
         window_changes: most change sets kept per environment for followers that resume.
         window_bytes: most bytes of objects in them, per environment.
         max_environments: most environments held.
+        compile_ahead: whether everything is compiled before it is served, or when it is asked for.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Store:
         window_changes: int = 1_000,
         window_bytes: int = 16 << 20,
         max_environments: int = MAX_ENVIRONMENTS,
+        compile_ahead: bool = True,
     ) -> None:
         self.origin = Origin.NOWHERE
         self.last_bookmark: float | None = None  # monotonic seconds; when what is held was last confirmed
@@ -96,6 +98,7 @@ class Store:
         self._window_changes = window_changes
         self._window_bytes = window_bytes
         self._max_environments = max_environments
+        self._compile_ahead = compile_ahead
         self._configurations: Mapping[str, Configuration] = {}
         self._windows: dict[str, Window] = {}
         self._by_fingerprint: dict[str, tuple[str, ...]] = {}
@@ -170,7 +173,7 @@ class Store:
         if before is None and len(self._configurations) >= self._max_environments:
             return Refused("environment", f"more than {self._max_environments} environments")
         try:
-            after = yield from configure(before, outcome.state, change)
+            after = yield from configure(before, outcome.state, change, ahead=self._compile_ahead)
         except (InvalidConfig, BadMessage) as error:
             return Refused(error.path, error.reason)
         served = self._configurations.get(environment_id)

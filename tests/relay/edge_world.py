@@ -31,7 +31,11 @@ OTHER = replace(ORDER, flag="gamma", flag_id="flag-gamma")
 
 @dataclass
 class Edge:
-    """The kills of a relay; `served` and `kept` are where its configuration and its snapshot file stand."""
+    """The kills of a relay.
+
+    `served` and `kept` are where its configuration and its snapshot file stand; the authority's clock is ahead by
+    `offset_ms`.
+    """
 
     path: Path
     clock: FakeClock = field(default_factory=FakeClock)
@@ -39,6 +43,7 @@ class Edge:
     served: Position | None = START
     kept: Position | None = START
     max_kills: int = 10
+    offset_ms: int = 0
     told: list[frozenset[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -54,6 +59,7 @@ class Edge:
             relay_id="relay-1",
             settings=Changes(max_kills=self.max_kills, overlay_ttl_s=3_600),
             clock=self.clock,
+            authority_ms=lambda: self.clock.wall_ms() + self.offset_ms,
             metrics=self.metrics,
         )
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from relay.engine.evaluate import evaluate
 from relay.engine.model import Evaluation, Reason
+from relay.engine.program import Program
 from relay.protocol.encode import Audience
 from relay.protocol.keys import Kind
 from relay.serve import broadcast, relevance
@@ -88,13 +88,14 @@ async def test_a_publish_gives_requests_their_turn(world: World, monkeypatch: py
 
 async def test_a_stream_that_fails_is_cut_and_the_others_go_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in one client's evaluation is logged, counted and nobody else's."""
+    evaluate = Program.evaluate
 
-    def failing(environment: Any, key: str, context: Any, now_ms: int) -> Any:
+    def failing(program: Program, key: str, context: Any, now_ms: int) -> Any:
         if context.get("bad"):
             raise RuntimeError("broken")
-        return evaluate(environment, key, context, now_ms)
+        return evaluate(program, key, context, now_ms)
 
-    monkeypatch.setattr(relevance, "evaluate", failing)
+    monkeypatch.setattr(Program, "evaluate", failing)
     async with world.running():
         (good,) = await opened(world)
         bad = world.connect("/api/v2/client/stream?context=eyJiYWQiOnRydWV9")

@@ -346,3 +346,5 @@ def test_other_answers_are_judged() -> None:
     assert judge(408, {}, b"").action is Action.FAILED
     assert judge(504, {}, b"\xff") == Verdict(Action.FAILED, "504: \ufffd")
     assert judge(418, {}, b"teapot") == Verdict(Action.DENIED, "418: teapot")
+    assert judge(200, {}, b'{"status":[]}').action is Action.FAILED
+    assert judge(400, PROBLEM, b'{"code":"bad_request"}').action is Action.FAILED

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from relay.changes.forward import MAX_RETRY_AFTER_S, Action, KillForwarder, judge
+from relay.changes.forward import Action, KillForwarder, judge
 from relay.changes.overlay import Position
 from relay.settings import UpstreamLink
 from tests.clocks import settle
@@ -128,13 +128,13 @@ async def test_waits_grow_to_their_maximum_and_begin_anew_after_an_answer(tmp_pa
 
 
 async def test_retry_after_is_obeyed(tmp_path: Path) -> None:
-    """Of 429 and 503, within reason."""
-    async with way(tmp_path) as here:
+    """Of 429 and 503, up to the longest wait: an hour is too much for a flag that has to be off."""
+    async with way(tmp_path, backoff_max_s=30) as here:
         await here.edge.kills.kill(ORDER)
         here.authority.answer = lambda: (503, b"", {"Retry-After": "7"})
         assert await here.attempt() == 7
-        here.authority.answer = lambda: (429, b"", {"Retry-After": "9999999"})
-        assert await here.attempt() == MAX_RETRY_AFTER_S
+        here.authority.answer = lambda: (429, b"", {"Retry-After": "3600"})
+        assert await here.attempt() == 30
 
 
 async def test_a_refusal_takes_the_kill_back_and_the_next_one_is_sent(tmp_path: Path) -> None:
@@ -165,6 +165,49 @@ async def test_a_wrong_key_or_address_keeps_the_kill_with_an_alarm(
 
 
 @pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (500, b"", {}),
+        (403, b"<html>blocked</html>", {"Content-Type": "text/html"}),
+        (503, b"", {"Retry-After": "3600"}),
+    ],
+)
+async def test_a_kill_that_cannot_be_delivered_keeps_no_other_from_it(
+    tmp_path: Path, status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    """Whatever answers so, for ever: the next attempt is the next kill's, and it comes soon enough."""
+    async with way(tmp_path, backoff_max_s=10) as here:
+        await here.edge.kills.kill(ORDER)
+        await here.edge.kills.kill(OTHER)
+
+        def answer() -> Answer:
+            is_first = b"flag-beta" in here.authority.bodies[-1]
+            return (status, body, headers) if is_first else (200, CONFIRMED, {})
+
+        here.authority.answer = answer
+        assert 0 < await here.attempt() <= 10
+        assert await here.attempt() == 0
+        assert here.edge.shown == [("beta", "pending"), ("gamma", "committed")]
+        assert 0 < await here.attempt() <= 10
+
+
+@pytest.mark.parametrize(
+    ("superseded", "outcome"),
+    [(["beta"], "superseded"), (["other", 7, "beta"], "superseded"), (["other"], "committed"), ("beta", "committed")],
+)
+async def test_a_superseded_kill_is_not_taken_for_a_committed_one(
+    tmp_path: Path, superseded: Any, outcome: str
+) -> None:
+    """The authority says which flags stay on; an answer that has the list in another form says nothing."""
+    async with way(tmp_path) as here:
+        await here.edge.kills.kill(ORDER)
+        here.authority.answer = lambda: (200, orjson.dumps({**orjson.loads(CONFIRMED), "superseded": superseded}), {})
+        assert await here.attempt() == 0
+        assert here.edge.metrics.kills.value(outcome) == 1
+        assert here.edge.kills.next_pending() is None
+
+
+@pytest.mark.parametrize(
     ("status", "body", "headers", "action"),
     [
         (200, CONFIRMED, {}, Action.CONFIRMED),
@@ -173,12 +216,17 @@ async def test_a_wrong_key_or_address_keeps_the_kill_with_an_alarm(
         (200, b'{"epoch":"e1","revisions":{}}', {}, Action.FAILED),
         (200, b'{"epoch":7,"revisions":[]}', {}, Action.FAILED),
         (400, problem("malformed_json"), PROBLEM, Action.REFUSED),
+        (400, problem("bad_request"), PROBLEM, Action.FAILED),
+        (400, problem("invalid_header"), PROBLEM, Action.FAILED),
+        (400, problem("incomplete_body"), PROBLEM, Action.FAILED),
         (403, problem("wrong_project"), PROBLEM, Action.REFUSED),
         (404, problem("flag_not_found"), PROBLEM, Action.REFUSED),
         (409, problem("conflict"), PROBLEM, Action.REFUSED),
         (422, problem("idempotency_key_reused"), PROBLEM, Action.REFUSED),
         (403, problem("key_revoked"), PROBLEM, Action.DENIED),
         (404, problem("not_found"), PROBLEM, Action.DENIED),
+        (404, problem("flag_not_found"), {"Content-Type": "application/problem+json; charset=utf-8"}, Action.REFUSED),
+        (404, problem("flag_not_found"), {"Content-Type": "application/problem+jsonp"}, Action.DENIED),
         (404, b"<html>nothing here", {"Content-Type": "text/html"}, Action.DENIED),
         (403, b'{"code":"blocked"}', {"Content-Type": "application/json"}, Action.DENIED),
         (301, b"", {"Location": "/"}, Action.DENIED),
@@ -209,5 +257,5 @@ async def test_kills_are_forwarded_as_they_come(tmp_path: Path) -> None:
         await here.edge.clock.advance(0.5)
         await until(lambda: here.edge.shown == [("beta", "committed"), ("gamma", "committed")])
         sent = [orjson.loads(body)["ops"][0]["flag"] for body in here.authority.bodies]
-        assert sent == ["flag-beta", "flag-beta", "flag-gamma"]
+        assert sent == ["flag-beta", "flag-gamma", "flag-beta"]
         running.cancel()

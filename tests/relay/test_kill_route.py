@@ -37,6 +37,7 @@ class Operator:
             relay_id="r",
             settings=Changes(max_kills=2),
             clock=world.clock,
+            authority_ms=world.clock.wall_ms,
             metrics=world.metrics,
         )
         self.app = build_app(world.services, more_routes=kill_routes(world.services, self.kills))
@@ -183,12 +184,14 @@ async def test_bodies_that_cannot_be_used(operator: Operator, body: Any, status:
 
 
 async def test_a_full_outbox_is_503(operator: Operator) -> None:
-    """With a time to come back; what is killed already can still be asked for."""
+    """With a time to come back; what is killed already can still be asked for, and be killed anew."""
     for name in ("beta", "gamma"):
         assert (await operator.kill(f"/api/v2/projects/shop/flags/{name}:kill")).status == 202
     answer = await operator.kill("/api/v2/projects/shop/flags/delta:kill")
     assert (answer.status, answer.json["code"]) == (503, "outbox_full")
     assert answer.headers["retry-after"] == str(RETRY_AFTER_S)
+    assert (await operator.kill()).status == 202
+    await operator.world.fake.advance(1)
     assert (await operator.kill()).status == 202
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -10,8 +11,9 @@ import pytest
 
 from relay.changes.outbox import OutboxFull
 from relay.changes.overlay import Position
+from relay.clock import rfc3339
 from relay.protocol.edge import EdgeChange, Kill, edge_key, is_proven
-from tests.relay.edge_world import ENVIRONMENT, ORDER, OTHER, TOKEN, Edge
+from tests.relay.edge_world import ENVIRONMENT, ORDER, OTHER, START, TOKEN, Edge
 
 BETA = frozenset({"beta"})
 NONE: frozenset[str] = frozenset()
@@ -52,6 +54,119 @@ async def test_the_body_is_proven_by_the_token_which_is_kept_nowhere(edge: Edge)
     assert TOKEN not in stored
     assert edge_key(TOKEN) not in stored
     assert edge_key(TOKEN) not in repr(ORDER)
+
+
+@pytest.mark.parametrize("offset_ms", [-3_600_000, 0, 3_600_000])
+async def test_a_kill_is_dated_by_the_authoritys_clock(edge: Edge, offset_ms: int) -> None:
+    """A relay whose clock is behind loses no kill to an older switch-on; age and end are by its own clock."""
+    edge.offset_ms = offset_ms
+    overlay = await edge.kills.kill(ORDER)
+    origin = orjson.loads(edge.outbox.records[overlay.id].body)["origin"]
+    assert origin["at"] == rfc3339(edge.clock.wall_ms() + offset_ms)
+    (shown,) = edge.kills.status()
+    assert (shown["age_s"], shown["at"]) == (0, rfc3339(edge.clock.wall_ms()))
+    assert overlay.expires_at_ms == edge.clock.wall_ms() + 3_600_000
+    edge.restart()
+    await edge.kills.restore()
+    assert edge.off == BETA
+
+
+async def test_a_later_kill_of_the_same_flag_counts_anew(edge: Edge) -> None:
+    """It has its own time, as the flag may have been switched on meanwhile; the older one goes, without a gap."""
+    first = await edge.kills.kill(ORDER)
+    await edge.clock.advance(0.999)
+    assert await edge.kills.kill(ORDER) == first
+    await edge.clock.advance(0.001)
+    second = await edge.kills.kill(ORDER)
+    assert second.at_ms == first.at_ms + 1_000
+    assert set(edge.told) == {BETA}
+    await edge.kills.settle()
+    assert (edge.files, edge.shown) == ([f"{second.id}.json"], [("beta", "pending")])
+    record = edge.kills.next_pending()
+    assert record is not None
+    assert record.overlay == second
+    assert (edge.metrics.kills.value("taken"), edge.metrics.kills.value("replaced")) == (2, 1)
+
+
+async def test_a_wall_clock_that_jumped_back_makes_no_kill_a_repeated_one(edge: Edge) -> None:
+    """The held one is of the future then, and not of a moment ago."""
+    first = await edge.kills.kill(ORDER)
+    edge.clock.jump_wall(-3_600_000)
+    assert (await edge.kills.kill(ORDER)).id != first.id
+
+
+async def test_a_later_kill_that_cannot_be_stored_leaves_the_older_one(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new record is durable before the older one goes."""
+    first = await edge.kills.kill(ORDER)
+    await edge.clock.advance(1)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="no space"):
+            await edge.kills.kill(ORDER)
+    await edge.kills.settle()
+    assert (edge.files, edge.off) == ([f"{first.id}.json"], BETA)
+
+
+async def test_a_committed_kill_is_no_answer_to_a_later_one(edge: Edge) -> None:
+    """Nor is it dropped: should the authority refuse the later one, the flag stays off."""
+    first = await edge.kills.kill(ORDER)
+    edge.kills.commit(edge.outbox.records[first.id], Position("e1", 5))
+    second = await edge.kills.kill(ORDER)
+    assert await edge.kills.kill(ORDER) == second != first
+    edge.kills.withdraw(edge.outbox.records[second.id], "origin_revoked", "Revoked.")
+    assert (edge.shown, edge.off) == ([("beta", "committed")], BETA)
+
+
+async def test_each_token_has_its_own_kill_of_a_flag(edge: Edge) -> None:
+    """The authority may refuse the one and take the other."""
+    first = await edge.kills.kill(ORDER)
+    second = await edge.kills.kill(replace(ORDER, credential_id="credential-2"))
+    assert edge.shown == [("beta", "pending")] * 2
+    edge.kills.withdraw(edge.outbox.records[second.id], "origin_revoked", "Revoked.")
+    assert edge.off == BETA
+    edge.kills.withdraw(edge.outbox.records[first.id], "origin_revoked", "Revoked.")
+    assert edge.off == NONE
+
+
+async def test_a_superseded_kill_is_told_and_goes_with_the_revision_that_came_before_it(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not before: an older configuration may have the flag on with what it was killed for."""
+    overlay = await edge.kills.kill(ORDER)
+    edge.kills.commit(edge.outbox.records[overlay.id], Position("e1", 5), is_superseded=True)
+    assert (caplog.records[-1].levelname, edge.off) == ("WARNING", BETA)
+    assert (edge.metrics.kills.value("superseded"), edge.metrics.kills.value("committed")) == (1, 0)
+    edge.served = edge.kept = Position("e1", 5)
+    await edge.kills.settle()
+    assert (edge.shown, edge.off, edge.files) == ([], NONE, [])
+
+
+async def test_postponed_kills_come_last(edge: Edge) -> None:
+    """Also after those that are made later, and in turn; one that has ended meanwhile does not come back."""
+    first = await edge.kills.kill(ORDER)
+    record = edge.kills.next_pending()
+    assert record is not None
+    edge.kills.postpone(record)
+    assert edge.kills.next_pending() == record
+    second = await edge.kills.kill(OTHER)
+    following = edge.kills.next_pending()
+    assert following is not None
+    assert (record.overlay, following.overlay) == (first, second)
+    edge.kills.postpone(following)
+    assert edge.kills.next_pending() == record
+    edge.kills.postpone(record)
+    assert edge.kills.next_pending() == following
+    edge.kills.withdraw(following, "code", "reason")
+    edge.kills.postpone(following)
+    assert edge.kills.next_pending() == record
+    edge.kills.withdraw(record, "code", "reason")
+    assert edge.kills.next_pending() is None
 
 
 async def test_a_repeated_kill_is_the_same_overlay(edge: Edge) -> None:
@@ -122,6 +237,27 @@ async def test_the_record_stays_until_a_restart_would_know(edge: Edge) -> None:
     edge.restart()
     await edge.kills.restore()
     assert edge.off == NONE
+
+
+@pytest.mark.parametrize("after", [None, Position("e2", 1)])
+async def test_the_record_goes_when_a_restart_can_never_know(edge: Edge, after: Position | None) -> None:
+    """The environment is deleted, or its lineage ends, before the snapshot file has the revision.
+
+    It stays as long as the file has something else than what is in use: a restart would begin with that.
+    """
+    overlay = await edge.kills.kill(ORDER)
+    edge.kills.commit(edge.outbox.records[overlay.id], Position("e1", 5))
+    edge.served = Position("e1", 5)
+    for edge.kept in (START, Position("e0", 9)):
+        await edge.kills.settle()
+        assert (edge.shown, len(edge.files)) == ([], 1)
+    edge.served = after
+    for edge.kept in (START, Position("e0", 9)):
+        await edge.kills.settle()
+        assert len(edge.files) == 1
+    edge.kept = after
+    await edge.kills.settle()
+    assert edge.files == []
 
 
 async def test_a_flag_that_is_on_again_can_be_killed_again_at_once(edge: Edge) -> None:

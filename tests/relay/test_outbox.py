@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -83,20 +84,56 @@ async def test_there_is_a_maximum(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "outbox").iterdir()] == ["a.json"]
 
 
-async def test_a_disk_that_refuses_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error reaches the caller, no record is known, and what was begun is cleared away at the next start."""
-    outbox = Outbox.open(tmp_path / "outbox", 10)
+async def test_what_is_replaced_does_not_count(tmp_path: Path) -> None:
+    """A full outbox still takes a record that is to stand for another one."""
+    outbox = Outbox.open(tmp_path / "outbox", 1)
+    await outbox.add(record("a"))
+    await outbox.add(record("b"), replaces="a")
+    with pytest.raises(OutboxFull):
+        await outbox.add(record("c"), replaces="a")
+    await outbox.remove("a")
+    assert list(outbox.records) == ["b"]
 
-    def full(_descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "no space")
+
+@pytest.mark.parametrize("refuses", [stat.S_ISREG, stat.S_ISDIR])
+async def test_a_disk_that_refuses_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Callable[[int], bool]
+) -> None:
+    """Be it the file or its name that is not synced: the error reaches the caller, and no start finds a record."""
+    outbox = Outbox.open(tmp_path / "outbox", 10)
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if refuses(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENOSPC, "no space")
+        fsync(descriptor)
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="no space"):
             await outbox.add(record("a"))
     assert not outbox.records
-    assert not Outbox.open(tmp_path / "outbox", 10).records
     assert not list((tmp_path / "outbox").iterdir())
+
+
+async def test_a_disk_that_refuses_everything_is_told_by_its_first_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clearing away is tried, and does not hide why the record was not kept."""
+    outbox = Outbox.open(tmp_path / "outbox", 10)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    def read_only(_path: Path, *, missing_ok: bool) -> None:
+        assert missing_ok
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(OSError, match="no space"):
+        await outbox.add(record("a"))
+    assert not outbox.records
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format":2}', b'{"format":1,"overlay":{"id":"x"}}'])

@@ -25,11 +25,26 @@ def test_the_set_tells_which_flags_are_off_where() -> None:
     overlays.add(replace(OVERLAY, id="o2", flag="gamma"), 10)
     overlays.add(replace(OVERLAY, id="o3", environment_id="other"), 10)
     assert overlays.forced_off("env") == {"beta", "gamma"}
-    assert overlays.find("other", "beta") is overlays.all()[2]
-    assert overlays.find("other", "gamma") is None
     overlays.drop("o1")
     assert overlays.forced_off("env") == {"gamma"}
     assert (len(overlays), "o1" in overlays, overlays.drop("o1")) == (2, False, None)
+
+
+def test_the_newest_pending_kill_of_a_flag_and_a_token_is_found() -> None:
+    """One of another environment, flag or token is another one, and one that is committed waits for nothing."""
+    overlays = Overlays()
+    others = (
+        replace(OVERLAY, environment_id="other"),
+        replace(OVERLAY, flag="gamma"),
+        replace(OVERLAY, credential_id="d"),
+    )
+    for number, overlay in enumerate((OVERLAY, *others, OVERLAY)):
+        overlays.add(replace(overlay, id=f"o{number}"), 10)
+    assert overlays.find_pending("env", "beta", "c") is overlays.all()[4]
+    overlays.move("o4", Position("e1", 5))
+    assert overlays.find_pending("env", "beta", "c") is overlays.all()[0]
+    assert overlays.find_pending("env", "beta", "d") is overlays.all()[3]
+    assert overlays.find_pending("other", "gamma", "c") is None
 
 
 def test_an_overlay_is_over_when_its_time_is() -> None:

@@ -271,6 +271,18 @@ async def test_a_crash_forgets_at_most_a_minute_of_confirmations(desk: Desk) -> 
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_what_changes_after_the_writing_has_ended_is_flushed(desk: Desk) -> None:
+    """The last change may come while everything is being stopped, when nobody takes note any more."""
+    await written(desk, 1)
+    desk.put(2)
+    assert not desk.file._dirty.is_set()
+    await desk.file.flush()
+    assert desk.revisions(desk.path) == [2]
+    before = desk.file.writes
+    await desk.file.flush()
+    assert desk.file.writes == before
+
+
 async def test_what_is_not_written_at_exit_is_flushed(desk: Desk) -> None:
     """A write that was cancelled half-way does not meet the last one in the same temporary file."""
     task = asyncio.create_task(desk.file.run())

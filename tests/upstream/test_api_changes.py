@@ -101,7 +101,8 @@ async def test_a_kill_is_carried_out_for_the_token_at_the_relay(edge: Edge) -> N
     assert reply.status == 200, reply.raw
     environment = await edge.world.api.shown(f"{P}/environments/production")
     epoch = await edge.world.database.read(lineage)
-    assert reply.body == {"epoch": epoch, "revisions": {environment["id"]: environment["revision"]}}
+    revisions = {environment["id"]: environment["revision"]}
+    assert reply.body == {"epoch": epoch, "revisions": revisions, "superseded": []}
     assert await edge.state() == (False, 1)
     (entry,) = (await edge.world.api.shown(AUDIT))["data"]
     assert entry["actor"] == {"type": "token", "id": edge.token_id, "name": "on call"}
@@ -142,13 +143,15 @@ async def test_a_new_relay_key_does_not_make_a_change_new(edge: Edge) -> None:
 
 
 async def test_a_newer_switch_on_wins_and_is_recorded_as_such(edge: Edge) -> None:
-    """The kill is older than the last deliberate change of `enabled`: superseded, with the revision to wait for."""
+    """The kill is older than the last deliberate change of `enabled`: the relay is told, with the revision."""
     change = edge.change()
     await edge.world.do(ToggleFlag(project="shop", flag="checkout", environment="production", enabled=False))
     await edge.switch_on()
     reply = await edge.hand_over(change)
     environment = await edge.world.api.shown(f"{P}/environments/production")
     assert (reply.status, reply.body["revisions"]) == (200, {environment["id"]: environment["revision"]})
+    assert reply.body["superseded"] == ["checkout"]
+    assert (await edge.hand_over(change)).body == reply.body
     assert await edge.state() == (True, 0)
     assert (await edge.world.api.shown(f"{P}/audit?action=flag.kill_superseded"))["total"] == 1
 

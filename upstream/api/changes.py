@@ -1,7 +1,8 @@
 """`POST /changes`: a relay hands over what was done at it while the upstream may have been away.
 
 Takes relay keys only, checked before the body is read. Whether the change counts is decided by the token that it was
-made with, as it is now. The answer names, for each environment, the revision from which on it contains the change.
+made with, as it is now. The answer names, for each environment, the revision from which on it contains the change, and
+the flags that stay on because they were switched on after the kill (`superseded`).
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -81,6 +82,6 @@ def router(access: Access) -> APIRouter:
     ) -> dict[str, Any]:
         delivery = body.delivery(grant.credential.id, request.scope["state"].get("request_id"))
         taken = await services.authority.take_from_edge(delivery)
-        return {"epoch": taken.epoch, "revisions": taken.revisions}
+        return {"epoch": taken.epoch, "revisions": taken.answer.revisions, "superseded": taken.answer.superseded}
 
     return routes

@@ -29,6 +29,8 @@ from upstream.domain.serving import Reader
 from upstream.domain.snapshot import flag_object
 from upstream.domain.values import Values
 
+KILL_SUPERSEDED = "flag.kill_superseded"
+"""What the audit log calls a kill that came too late."""
 INVALID = "The flag's configuration cannot be used as it is."
 _SALT_BYTES = 8
 
@@ -146,7 +148,7 @@ def kill_flag(command: KillFlag, view: View, facts: Facts) -> Decision:
     notice = Notice(code="kill_superseded", detail=f"{flag.key!r} was switched on after this kill; it stays on.")
     return replace(
         decision,
-        action="flag.kill_superseded" if is_superseded else "flag.killed",
+        action=KILL_SUPERSEDED if is_superseded else "flag.killed",
         warnings=(notice,) if is_superseded else (),
         reason=command.reason,
         edge_at=command.edge_at,

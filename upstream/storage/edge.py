@@ -4,7 +4,7 @@ A change that comes again under its key is answered as the first time and has no
 its permission is not asked again then, as it has taken effect already.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -13,8 +13,9 @@ from sqlalchemy import Connection, insert, select
 
 from relay.clock import parse_rfc3339_ms
 from relay.protocol.edge import EdgeChange, encode
+from upstream.domain.configs import KILL_SUPERSEDED
 from upstream.domain.edge import kill_of, origin_of
-from upstream.domain.entities import Credential, Environment
+from upstream.domain.entities import Credential, Environment, Flag
 from upstream.domain.errors import Kind, Rejected, not_found
 from upstream.domain.facts import Entropy, Facts
 from upstream.storage import tables
@@ -35,14 +36,23 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What the relay is told, and what was done; nothing when the change came before.
+class Answer:
+    """What became of a change, as it is remembered.
 
-    `revisions` are revisions of `epoch` from which on each environment contains the change.
+    `revisions` are those from which on each environment contains the change; `superseded` are the keys of the flags
+    that stay on, as they were switched on after the kill.
     """
 
+    revisions: dict[str, int] = field(default_factory=dict)
+    superseded: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the relay is told (revisions are of `epoch`), and what was done: nothing when the change came before."""
+
     epoch: str
-    revisions: dict[str, int]
+    answer: Answer
     done: tuple[Committed, ...] = ()
 
 
@@ -59,19 +69,19 @@ def take(connection: Connection, delivery: Delivery, now_ms: int, entropy: Entro
     # By relay and not by key, so that a key can be replaced while changes wait.
     principal = f"edge:{relay.organisation_id}:{delivery.change.relay}"
     digest = sha256(encode(delivery.change, delivery.proof)).hexdigest()
-    revisions = _answered(connection, principal, delivery.change.idempotency_key, digest)
-    if revisions is not None:
-        return Taken(lineage(connection), revisions)
-    done, revisions = _carry_out(connection, delivery, relay, now_ms, entropy)
+    answer = _answered(connection, principal, delivery.change.idempotency_key, digest)
+    if answer is not None:
+        return Taken(lineage(connection), answer)
+    done, answer = _carry_out(connection, delivery, relay, now_ms, entropy)
     row = {
         "principal": principal, "key": delivery.change.idempotency_key, "body_hash": digest, "status": 200,
-        "response": orjson.dumps(revisions), "at": now_ms,
+        "response": orjson.dumps(asdict(answer)), "at": now_ms,
     }  # fmt: skip
     connection.execute(insert(tables.idempotency), row)
-    return Taken(lineage(connection), revisions, done)
+    return Taken(lineage(connection), answer, done)
 
 
-def _answered(connection: Connection, principal: str, key: str, digest: str) -> dict[str, int] | None:
+def _answered(connection: Connection, principal: str, key: str, digest: str) -> Answer | None:
     table = tables.idempotency
     query = select(table.c.body_hash, table.c.response).where(table.c.principal == principal, table.c.key == key)
     row = connection.execute(query).one_or_none()
@@ -80,27 +90,29 @@ def _answered(connection: Connection, principal: str, key: str, digest: str) -> 
     if row.body_hash != digest:
         errors = {"idempotency_key": ["This belongs to another change."]}
         raise Rejected(Kind.INVALID, "The idempotency key was used before.", errors, code="idempotency_key_reused")
-    answered: dict[str, int] = orjson.loads(row.response)
-    return answered
+    return Answer(**orjson.loads(row.response))
 
 
 def _carry_out(
     connection: Connection, delivery: Delivery, relay: Credential, now_ms: int, entropy: Entropy
-) -> tuple[tuple[Committed, ...], dict[str, int]]:
+) -> tuple[tuple[Committed, ...], Answer]:
     view, change = StoredView(connection), delivery.change
     actor = replace(origin_of(view, relay, change, delivery.proof, now_ms), request_id=delivery.request_id)
     # A clock that is ahead must not let a kill win over what is switched on after it.
     edge_at_ms = min(parse_rfc3339_ms(change.at), now_ms)
     done: list[Committed] = []
-    revisions: dict[str, int] = {}
+    answer = Answer()
     for op in change.ops:
         project = view.project(relay.organisation_id, op.project)
         if project is None:
             raise not_found("project", op.project)
         environment, command = kill_of(view, relay, project, op, edge_at_ms)
         done.append(carry_out(connection, command, Facts(now_ms=now_ms, entropy=entropy, actor=actor)))
-        revisions[environment.id] = _revision(connection, environment)
-    return tuple(done), revisions
+        answer.revisions[environment.id] = _revision(connection, environment)
+        target = done[-1].decision.target
+        if done[-1].decision.action == KILL_SUPERSEDED and isinstance(target, Flag):
+            answer.superseded.append(target.key)
+    return tuple(done), answer
 
 
 def _revision(connection: Connection, environment: Environment) -> int:
