@@ -1,4 +1,4 @@
-"""`halyard-relay`: reads the settings, starts the relay, and says clearly why it cannot.
+"""`halyard-relay`: reads the settings, starts the relay, and says clearly why it cannot; or answers a question.
 
 Exit status: 0 after an orderly stop, 2 when settings, port or directory cannot be used.
 """
@@ -13,6 +13,9 @@ from pathlib import Path
 import uvloop
 
 from relay import logs
+from relay.ask.command import add_commands
+from relay.ask.command import run as ask
+from relay.clock import SystemClock
 from relay.errors import BadSettings
 from relay.process import run
 from relay.settings import load
@@ -40,22 +43,28 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the tables [relay....]")
     for flag, (path, metavar) in OVERRIDES.items():
         made.add_argument(f"--{flag}", metavar=metavar, help=f"overrides {path}")
+    add_commands(
+        made.add_subparsers(dest="command", metavar="[eval | explain]", title="commands", help="see `eval -h`")
+    )
     made.add_argument("--version", action="version", version=f"halyard-relay {VERSION}")
     return made
 
 
-def source(arguments: Sequence[str] | None = None) -> Source:
+def source(options: argparse.Namespace) -> Source:
     """Return where this start's settings come from."""
-    given = vars(parser().parse_args(arguments))
+    given = vars(options)
     values = {flag: given[flag.replace("-", "_")] for flag in OVERRIDES}
     overrides = {OVERRIDES[flag][0]: (f"--{flag}", value) for flag, value in values.items() if value is not None}
     return Source(given["config"], os.environ, overrides)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a relay until a signal ends it; return the exit status."""
+    """Run a relay until a signal ends it, or answer a question; return the exit status."""
+    options = parser().parse_args(arguments)
+    if options.command is not None:
+        return ask(options, SystemClock())
     try:
-        settings = load(source(arguments))
+        settings = load(source(options))
         logs.configure(settings.log.level, settings.log.format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))

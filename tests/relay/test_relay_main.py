@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.__main__ import main, source
+from relay.__main__ import main, parser, source
 from relay.errors import BadSettings
 from relay.events.disk import lock_directory
 from relay.protocol.keys import Kind, mint
@@ -48,7 +48,7 @@ def key_file(tmp_path: Path) -> str:
 def test_flags_override() -> None:
     """Each flag sets the setting that its help names."""
     flags = ["--upstream-url", "http://u:1", "--port", "1", "--admin-port", "2", "--data-dir", "/d", "--host", "::1"]
-    settings = load(source(flags))
+    settings = load(source(parser().parse_args(flags)))
     assert settings.upstream.url == "http://u:1"
     assert (settings.serve.host, settings.serve.port, settings.admin.port) == ("::1", 1, 2)
     assert settings.data.dir == Path("/d")
