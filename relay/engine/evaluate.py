@@ -73,8 +73,11 @@ def next_change_at(environment: Environment, now_ms: int) -> int | None:
 
 
 def typed(evaluation: Evaluation, wanted: FlagType) -> Evaluation:
-    """Return the evaluation for a getter of one type: errors as they are, a value of another type as TYPE_MISMATCH."""
-    if evaluation.error_code is not None or wanted.admits(evaluation.value):
+    """Return the evaluation for a getter of one type: a value of another type is a TYPE_MISMATCH.
+
+    Errors, and answers that leave the value to the code's default, stay as they are.
+    """
+    if evaluation.error_code is not None or evaluation.variation is None or wanted.admits(evaluation.value):
         return evaluation
     return Evaluation(
         None,

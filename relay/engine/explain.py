@@ -115,7 +115,8 @@ class _Explained(Run):
         else:
             found = self.flag(required)
             facts |= {"variation": found.variation, "reason": found.reason}
-            text = f"needs {prerequisite.flag!r}: {wanted}, and it serves {found.variation!r} ({found.reason})"
+            served = "no value" if found.variation is None else repr(found.variation)
+            text = f"needs {prerequisite.flag!r}: {wanted}, and it serves {served} ({found.reason})"
         self._note("prerequisite", result, text, facts, inner)
         return result
 

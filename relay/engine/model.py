@@ -66,8 +66,9 @@ MetadataValue = str | int | float | bool
 class Evaluation:
     """The answer for one flag and one context.
 
-    On an error, and wherever a flag is off, `value` and `variation` are those of the off variation; an unknown flag and
-    a type mismatch have neither. `blocked_by` names the prerequisite that does not hold, or the exclusion group.
+    On an error, and wherever a flag is off, `value` and `variation` are those of the off variation. Both are None where
+    the flag has no off variation (the default in the caller's code holds), for an unknown flag and on a type mismatch.
+    `blocked_by` names the prerequisite that does not hold, or the exclusion group.
     """
 
     value: Any

@@ -46,9 +46,10 @@ def parse_flag(key: str, obj: Any) -> Flag:
     values = _variations(variations, flag_type, number_format)
     version = node.member("version").integer(0, MAX_VERSION)
     metadata = _metadata(node.find("metadata"))
-    off = node.member("off")
-    answers = Answers(values, off.text(), version, metadata)
-    answers.known(off)
+    off = node.find("off")
+    answers = Answers(values, None if off is None else off.text(), version, metadata)
+    if off is not None:
+        answers.known(off)
     salt = _text_or(node, "salt", "")
     rules = _rules(node.find("rules"), answers, salt)
     targets = _targets(node.find("targets"), answers)

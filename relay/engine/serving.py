@@ -17,10 +17,10 @@ LONGEST_STEP_S = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Makes the answers of one flag."""
+    """Makes the answers of one flag. Without an `off` variation it serves no value while it is off."""
 
     variations: Mapping[str, Any]
-    off: str
+    off: str | None
     version: int
     metadata: Mapping[str, MetadataValue]
 
@@ -32,13 +32,13 @@ class Answers:
         return key
 
     def switched_off(self, reason: Reason, **more: Any) -> Evaluation:
-        """Make an answer that serves the off variation."""
+        """Make an answer that serves the off variation, or no value where there is none."""
         return self.served(self.off, reason, **more)
 
-    def served(self, variation: str, reason: Reason, **more: Any) -> Evaluation:
-        """Make an answer that serves a variation."""
+    def served(self, variation: str | None, reason: Reason, **more: Any) -> Evaluation:
+        """Make an answer that serves a variation; None serves no value."""
         return Evaluation(
-            self.variations[variation],
+            None if variation is None else self.variations[variation],
             variation,
             reason,
             version=self.version,

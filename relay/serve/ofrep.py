@@ -158,13 +158,19 @@ def describe(
         metadata["halyardReason"] = evaluation.reason
         if not client_side_only or _is_public(evaluation, flags):
             metadata["halyardBlockedBy"] = evaluation.blocked_by
-    return {
+    described = {
         "key": flag.key,
         "value": evaluation.value,
         "variant": evaluation.variation,
         "reason": _REASONS.get(evaluation.reason, evaluation.reason),
         "metadata": metadata,
     }
+    if evaluation.variation is None:
+        # Without a value the code's default holds. The variant stays, as the Python client fails without one, and stays
+        # a text, as the protocol knows no other.
+        del described["value"]
+        described["variant"] = ""
+    return described
 
 
 def _is_public(evaluation: Evaluation, flags: Mapping[str, Flag]) -> bool:

@@ -35,7 +35,7 @@ def _rule(attribute: str, op: str, values: Sequence[Any], variation: str) -> Jso
     return {"when": {"attribute": attribute, "op": op, "values": list(values)}, "variation": variation}
 
 
-def _flag(key: str, kind: str, variations: Sequence[Json], on: Json, off: str, **more: Any) -> Json:
+def _flag(key: str, kind: str, variations: Sequence[Json], on: Json, off: str | None, **more: Any) -> Json:
     config = {"enabled": True, "off": off, "fallthrough": on}
     return {"key": key, "name": key, "type": kind, "variations": list(variations), **config, **more}
 
@@ -65,10 +65,16 @@ FLAGS: Sequence[Json] = (
         "of-mixed-float", "number", [{"key": "half", "value": 0.5}, {"key": "one", "value": 1}], _fixed("one"), "half",
     ),
     _flag(
+        "of-declared-float", "number", [{"key": "one", "value": 1}, {"key": "two", "value": 2}], _fixed("one"), "two",
+        number_format="float",
+    ),
+    _flag(
         "of-object", "json", [{"key": "full", "value": OBJECT}, {"key": "none", "value": {}}], _fixed("full"), "none",
     ),
     _flag("of-list", "json", [{"key": "full", "value": LIST}, {"key": "none", "value": []}], _fixed("full"), "none"),
     _flag("of-disabled", "boolean", ON_OFF, _fixed("on"), "off", enabled=False),
+    _flag("of-code-boolean", "boolean", ON_OFF, _fixed("on"), None, enabled=False),
+    _flag("of-code-string", "string", _words("some"), _fixed("some"), None, prerequisites=["of-disabled"]),
     _flag(
         "of-targeted", "string", _words("target", "rule", "rest", "off"), _fixed("rest"), "off",
         targets=[{"variation": "target", "units": ["user-1"]}],

@@ -23,6 +23,9 @@ DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "clients.md"
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 _LONGEST_CELL: Final = 40
 
+NO_VARIANT: Final = ""
+"""The variant of an answer without a value."""
+
 PYTHON, NODE, NODE_WEB, CHROMIUM = "Python", "Node", "Web in Node", "Web in Chromium"
 WEB: Final = (NODE_WEB, CHROMIUM)
 
@@ -91,6 +94,11 @@ def _on(metadata: Mapping[str, Any] | None = None) -> Outcome:
     return _found(not _OFF, "on", "STATIC", metadata)
 
 
+def _left(default: Any, reason: str, metadata: Mapping[str, Any] | None = None) -> Outcome:
+    """Return the outcome of an answer without a value: the code's default, and the reason that the flag has."""
+    return Outcome(default, NO_VARIANT, reason, None, metadata or {})
+
+
 def _failed(code: str, default: Any, metadata: Mapping[str, Any] | None = None) -> Outcome:
     return Outcome(default, None, "ERROR", code, metadata or {})
 
@@ -110,7 +118,10 @@ _ONE_NUMBER: Final = "JavaScript has one type of number, and the client one meth
 _BOOL_IS_INT: Final = "Python takes True for an int, and the client does not look twice"
 _DOUBLE: Final = "JavaScript's numbers are doubles: from 2^53 on, neighbours look the same"
 _NO_DATES: Final = "the client does not turn dates into JSON: hand over `.isoformat()`"
+_NO_VALUE: Final = "Node's client takes an answer without a value for a broken one"
 _GROUP: Final = "a public key is not told which group or which hidden flag blocks a flag"
+
+_BLOCKED: Final = {"halyardReason": "PREREQUISITE_FAILED", "halyardBlockedBy": "of-disabled"}
 
 _ERROR_METADATA: Final = "the web client keeps the flag's metadata on an error"
 _SET_METADATA: Final = "where the web client has no flag it shows the metadata of the whole answer"
@@ -134,6 +145,7 @@ _TYPES: Final = (
     Row(Case("float", "of-float", Type.FLOAT, 7.5), _found(0.5, "half", "STATIC")),
     Row(Case("float 1.0", "of-whole-float", Type.FLOAT, 7.5), _found(1.0, "one", "STATIC")),
     Row(Case("1 of a flag with 0.5", "of-mixed-float", Type.FLOAT, 7.5), _found(1.0, "one", "STATIC")),
+    Row(Case("1 of a flag declared float", "of-declared-float", Type.FLOAT, 7.5), _found(1.0, "one", "STATIC")),
     Row(Case("object, nested", "of-object", Type.OBJECT, {"code": True}), _found(OBJECT, "full", "STATIC")),
     Row(Case("list", "of-list", Type.OBJECT, ["code"]), _found(LIST, "full", "STATIC")),
 )
@@ -159,8 +171,18 @@ _REASONS: Final = (
     ),
     Row(Case("switched off", "of-disabled", Type.BOOLEAN, default=True), _off(reason="DISABLED")),
     Row(
+        Case("switched off, off is null", "of-code-boolean", Type.BOOLEAN, default=True),
+        _left(default=True, reason="DISABLED"),
+        but={NODE: But(_failed("GENERAL", default=True), _NO_VALUE)},
+    ),
+    Row(
+        Case("what it requires is off, off is null", "of-code-string", Type.STRING, "code"),
+        _left("code", "DEFAULT", _BLOCKED),
+        but={NODE: But(_failed("GENERAL", "code"), _NO_VALUE)},
+    ),
+    Row(
         Case("what it requires is off", "of-dependent", Type.BOOLEAN, default=True),
-        _off({"halyardReason": "PREREQUISITE_FAILED", "halyardBlockedBy": "of-disabled"}),
+        _off(_BLOCKED),
     ),
     Row(Case("in the exclusion group, chosen", "of-first", Type.BOOLEAN, default=False), _on()),
     Row(
@@ -384,6 +406,8 @@ def _said(outcome: Outcome) -> str:
     more = f", {len(outcome.metadata)} metadata" if outcome.metadata else ""
     if outcome.error_code is not None:
         return f"code default, {outcome.error_code}{more}"
+    if outcome.variant == NO_VARIANT:
+        return f"code default {outcome.reason}{more}"
     value = json.dumps(outcome.value, ensure_ascii=False)
     shown = value if len(value) <= _LONGEST_CELL else value[:_LONGEST_CELL] + "…"
     return f"`{shown}` {outcome.reason}{more}"

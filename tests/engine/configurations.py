@@ -113,7 +113,7 @@ flags: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "salt": st.text(max_size=4),
         "enabled": st.sampled_from([True, True, True, False]),
         "variations": st.just([{"key": "on", "value": True}, {"key": "off", "value": False}]),
-        "off": variations,
+        "off": st.none() | variations,
         "fallthrough": serves,
         "rules": st.lists(st.fixed_dictionaries({"id": names, "when": conditions, "serve": serves}), max_size=2),
     },

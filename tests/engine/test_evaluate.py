@@ -46,6 +46,38 @@ def test_disabled() -> None:
     assert (answer.value, answer.variation, answer.reason) == (False, "off", Reason.DISABLED)
 
 
+@pytest.mark.parametrize(
+    ("changes", "context", "reason", "error_code"),
+    [
+        ({"enabled": False}, {}, Reason.DISABLED, None),
+        ({"prerequisites": [{"flag": "x"}]}, {}, Reason.PREREQUISITE_FAILED, None),
+        ({"group": "g"}, {"targetingKey": "user-0"}, Reason.EXCLUDED, None),
+        ({"group": "g"}, {}, Reason.ERROR, ErrorCode.TARGETING_KEY_MISSING),
+        ({"fallthrough": HALF}, {}, Reason.ERROR, ErrorCode.TARGETING_KEY_MISSING),
+        ({"prerequisites": [{"flag": "f"}]}, {}, Reason.ERROR, ErrorCode.GENERAL),
+        ({}, [], Reason.ERROR, ErrorCode.INVALID_CONTEXT),
+    ],
+)
+def test_off_without_a_variation(
+    changes: dict[str, Any], context: Any, reason: Reason, error_code: ErrorCode | None
+) -> None:
+    """Where a flag has no off variation, it is off without a value, for the reason that it would be off for anyway."""
+    flags = {"f": flag(off=None, **changes), "other": flag(group="g")}
+    for env in (environment(flags), environment({**flags, "f": {**flags["f"], "off": "off"}})):
+        answer = evaluate(env, "f", context, 0)
+        assert (answer.reason, answer.error_code, answer.version) == (reason, error_code, 7)
+        has_none = env.flags["f"].off.variation is None
+        assert (answer.value, answer.variation) == ((None, None) if has_none else (False, "off"))
+
+
+def test_on_without_an_off_variation() -> None:
+    """A flag that is on serves as ever, and holds as a prerequisite; while it is off it does not."""
+    for enabled in (True, False):
+        flags = {"base": flag(off=None, enabled=enabled), "f": flag(prerequisites=[{"flag": "base"}])}
+        assert ask(flags, {}).variation == ("on" if enabled else "off")
+    assert ask({"f": flag(off=None)}, {}).value is True
+
+
 def test_answers_carry_version_and_metadata() -> None:
     """Every answer about a flag that exists shows its version and metadata."""
     metadata = {"team": "shop", "tier": 1}
@@ -492,6 +524,14 @@ def test_typed(flag_type: FlagType, value: Any, fits: set[FlagType]) -> None:
         else:
             assert (seen.value, seen.variation, seen.error_code) == (None, None, ErrorCode.TYPE_MISMATCH)
             assert (seen.reason, seen.version) == (Reason.ERROR, 7)
+
+
+@pytest.mark.parametrize("wanted", FlagType)
+def test_typed_keeps_answers_without_a_value(wanted: FlagType) -> None:
+    """Whatever the getter's type, an answer that leaves the value to the code's default is no mismatch."""
+    answer = ask({"f": flag(off=None, enabled=False)}, {})
+
+    assert typed(answer, wanted) is answer
 
 
 def test_typed_keeps_errors() -> None:

@@ -143,6 +143,15 @@ def test_every_step_says_why(changes: dict[str, Any], context: Any, kind: str, t
     assert text in step.text
 
 
+def test_a_prerequisite_that_is_off_without_a_value_says_so() -> None:
+    """A flag without an off variation serves no value while it is off, not a variation called None."""
+    found = explained({"f": flag(off=None, prerequisites=[{"flag": "g"}]), "g": flag(off=None, enabled=False)}, UNIT)
+    step = next(each for each in found.steps if each.kind == "prerequisite")
+    assert step.text == "needs 'g': it must be on, and it serves no value (DISABLED)"
+    assert (found.evaluation.value, found.evaluation.variation) == (None, None)
+    assert step.facts["variation"] is None
+
+
 def test_ramps_tell_where_they_stand() -> None:
     """Share, target and bucket; without a unit that there is none."""
     ramp = {"to": "on", "else": "off", "start_at": 0, "increment": 10_000, "every_s": 1, "target": 50_000}

@@ -83,6 +83,15 @@ def test_number_format(values: list[Any], declared: str | None, number_format: s
     assert [(type(value), value) for value in read.variations.values()] == [(type(value), value) for value in expected]
 
 
+@pytest.mark.parametrize("obj", [flag(off=None), {name: value for name, value in flag().items() if name != "off"}])
+def test_without_an_off_variation(obj: dict[str, Any]) -> None:
+    """A flag whose off variation is null or absent serves no value while it is off; all else is as ever."""
+    read = parse_flag("f", obj)
+
+    assert read.off == Evaluation(value=None, variation=None, reason=Reason.DISABLED, version=7)
+    assert read.fallthrough == parse_flag("f", flag()).fallthrough
+
+
 def with_number(value: Any, number_format: str = "integer") -> dict[str, Any]:
     """Return a number flag with one value."""
     variations = [{"key": "v", "value": value}]
@@ -131,7 +140,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     ([], "flags.f", "must be an object"),
     (None, "flags.f", "must be an object"),
     *((without(name), "flags.f", f"has no {name!r}") for name in ("id", "type", "version", "enabled", "variations")),
-    (without("off"), "flags.f", "has no 'off'"),
+    (flag(off=""), "flags.f.off", "must be a string that is not empty"),
     (without("fallthrough"), "flags.f", "has no 'fallthrough'"),
     (flag(id=""), "flags.f.id", "must be a string that is not empty"),
     (flag(id=5), "flags.f.id", "must be a string that is not empty"),

@@ -48,9 +48,11 @@ def accepted(flag_objects: dict[str, Any], segment_objects: dict[str, Any]) -> E
 def check(flag: Flag, answer: Evaluation) -> None:
     """Assert what holds of every answer about a flag that exists."""
     event(f"reason {answer.reason}")
-    assert answer.variation is not None
-    assert answer.value is flag.variations[answer.variation]
-    assert flag.type.admits(answer.value)
+    if answer.variation is None:
+        assert (flag.off.variation, answer.value) == (None, None)
+    else:
+        assert answer.value is flag.variations[answer.variation]
+        assert flag.type.admits(answer.value)
     assert (answer.error_code is not None) == (answer.reason is Reason.ERROR)
     assert (answer.rule_id is None) == (answer.rule_index is None)
     assert answer.flag_metadata == flag.metadata

@@ -51,6 +51,46 @@ async def test_a_failed_prerequisite_is_default_with_flat_metadata(world: World)
     assert body["metadata"] == {"owner": "me", "halyardReason": "PREREQUISITE_FAILED", "halyardBlockedBy": "base"}
 
 
+@pytest.mark.parametrize(
+    ("members", "reason", "metadata"),
+    [
+        ({"enabled": False}, "DISABLED", {}),
+        (
+            {"prerequisites": [{"flag": "base"}]},
+            "DEFAULT",
+            {"halyardReason": "PREREQUISITE_FAILED", "halyardBlockedBy": "base"},
+        ),
+    ],
+)
+async def test_off_without_a_variation_is_an_answer_without_a_value(
+    world: World, members: dict[str, object], reason: str, metadata: dict[str, str]
+) -> None:
+    """Alone and in bulk: 200, the reason as ever, an empty variant, and no value, so that the code's default holds."""
+    world.commit({"base": flag(enabled=False), "beta": {**flag(**members), "off": None}})
+    expected = {"key": "beta", "variant": "", "reason": reason, "metadata": metadata}
+    single = await world.evaluate("beta")
+    assert (single.status, single.json) == (200, expected)
+    bulk = await world.call("POST", BULK, {"context": {}})
+    assert [each for each in bulk.json["flags"] if each["key"] == "beta"] == [expected]
+
+
+async def test_off_without_a_variation_is_null_on_the_native_route_and_counted_as_none(world: World) -> None:
+    """Value and variation are null there; every route counts the answer as no variation's."""
+    world.commit({"beta": {**flag(enabled=False), "off": None}})
+    await world.evaluate("beta")
+    native = await world.call("POST", "/api/v2/evaluate", {"flag": "beta", "context": {}})
+    assert native.json.items() >= {"value": None, "variation": None, "reason": "DISABLED"}.items()
+    assert [row[2:4] for row in world.counts.rows] == [(None, "DISABLED")] * 2
+
+
+async def test_an_error_of_a_flag_without_an_off_variation_stays_an_error(world: World) -> None:
+    """What cannot be decided is no answer without a value but an error, with its code and no reason."""
+    world.commit({"split": {**flag(fallthrough=SPLIT), "off": None}})
+    answer = await world.evaluate("split", {})
+    assert (answer.status, answer.json["errorCode"]) == (400, "TARGETING_KEY_MISSING")
+    assert answer.json.keys() == {"key", "errorCode", "errorDetails", "metadata"}
+
+
 async def test_float_flags_are_sent_with_a_decimal_point(world: World) -> None:
     """1 of a float flag goes over the wire as 1.0, of an integer flag as 1."""
     world.commit({"ratio": flag(on=1, off=0, number_format="float"), "limit": flag(on=1, off=0)})

@@ -58,6 +58,46 @@ async def test_a_config_is_read_and_changed(world: World) -> None:
     assert (missing.status, missing.code) == (404, "environment_not_found")
 
 
+async def test_off_null_leaves_the_value_to_the_code(world: World) -> None:
+    """`off: null` clears the off variation, in a new flag and an old one; a body without `off` leaves it as it is."""
+    for method in ("PATCH", "PUT"):
+        cleared = await world.api.call(method, PRODUCTION, {"off": None})
+        kept = await world.api.call(method, PRODUCTION, {"enabled": method == "PATCH"})
+        assert (cleared.status, cleared.body["off"], kept.body["off"]) == (200, None, None)
+        assert (await world.api.shown(PRODUCTION))["off"] is None
+        back = await world.api.call(method, PRODUCTION, {"off": "off"})
+        assert (back.status, back.body["off"]) == (200, "off")
+    body = {"key": "quiet", "type": "boolean", "off": None, "environments": {"staging": {"off": "off"}}}
+    await world.api.made(FLAGS, body)
+    listed = await world.api.shown(f"{FLAGS}/quiet/environments")
+    assert [each["off"] for each in listed["data"]] == [None, "off", None]
+    refused = await world.api.patch(PRODUCTION, {"off": False})
+    assert (refused.status, list(refused.body["errors"])) == (422, ["off"])
+
+
+async def test_a_number_format_is_declared_shown_and_cleared(world: World) -> None:
+    """Whole values of a flag that is declared float; null infers again; what does not fit is a 422 that says why."""
+    body = {"key": "share", "type": "number", "number_format": "float", "variations": [{"key": "one", "value": 1}]}
+    made = await world.api.post(FLAGS, body)
+    assert (made.status, made.body["number_format"]) == (201, "float")
+    assert (await world.api.shown(f"{FLAGS}/share"))["number_format"] == "float"
+    assert (await world.api.shown(FLAG))["number_format"] is None
+    kept = await world.api.patch(f"{FLAGS}/share", {"name": "Share"})
+    cleared = await world.api.patch(f"{FLAGS}/share", {"number_format": None})
+    assert (kept.body["number_format"], cleared.body["number_format"]) == ("float", None)
+    entry = (await world.api.shown(f"{P}/audit?action=flag.updated"))["data"][0]
+    assert {"path": "number_format", "before": "float", "after": None} in entry["changes"]
+    word = await world.api.patch(f"{FLAGS}/share", {"number_format": "double"})
+    assert word.body["errors"] == {"number_format": ["This must be one of 'integer' or 'float'."]}
+    other = await world.api.patch(FLAG, {"number_format": "float"})
+    sentence = "Only a number flag has a number_format; this is a boolean flag."
+    assert (other.status, other.body["errors"]) == (422, {"number_format": [sentence]})
+    await world.api.patch(f"{FLAGS}/share", {"variations": [{"key": "one", "value": 1.5}]})
+    whole = await world.api.patch(f"{FLAGS}/share", {"number_format": "integer"})
+    sentence = "The variation 'one' is 1.5, which cannot be kept as integer."
+    assert (whole.status, whole.body["errors"]) == (422, {"number_format": [sentence]})
+
+
 async def test_toggle_switches_and_says_the_new_version(world: World) -> None:
     """`:toggle` switches to the side that is named, or to the other one; the same side again changes nothing."""
     toggle = f"{FLAG}:toggle"

@@ -167,6 +167,26 @@ def test_a_new_value_in_one_environment_reaches_all(rig: Rig) -> None:
     assert b'"value":"C"' in rig.state("development").flags["banner"]
 
 
+def test_off_may_be_nothing(rig: Rig) -> None:
+    """`off` None is stored, published as null and audited; not naming it keeps it, and a variation brings it back."""
+    done = update(rig, off=None)
+    assert [(change.path, change.before, change.after) for change in done.decision.changes] == [("off", "a", None)]
+    assert (config(rig).off, published(rig)["off"]) == (None, None)
+    update(rig, enabled=True)
+    assert config(rig).off is None
+    assert orjson.loads(rig.state("development").flags["banner"])["off"] == "a"
+    update(rig, off="b")
+    assert published(rig)["off"] == "b"
+
+
+def test_a_flag_starts_without_off_where_that_is_asked(rig: Rig) -> None:
+    """For every environment, or for single ones on top of it."""
+    single = {"production": ConfigFields(off="on")}
+    rig.do(CreateFlag(project="shop", key="quiet", config=ConfigFields(off=None), environments=single))
+    shown = [orjson.loads(rig.state(key).flags["quiet"])["off"] for key in ("development", "production")]
+    assert shown == [None, "on"]
+
+
 def test_toggle_flips_or_sets_and_is_audited_as_such(rig: Rig) -> None:
     """None flips; the same again changes nothing."""
     toggle = ToggleFlag(project="shop", flag="banner", environment="production", reason="launch")

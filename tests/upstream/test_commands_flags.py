@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import orjson
 import pytest
 
+from relay.engine.parse import parse_flag
 from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
 from upstream.domain.commands import (
     ArchiveFlag,
@@ -11,6 +13,7 @@ from upstream.domain.commands import (
     CreateFlag,
     DeleteFlag,
     RestoreFlag,
+    UpdateConfig,
     UpdateFlag,
 )
 from upstream.domain.entities import Flag, FlagConfig, FlagType, JsonObject
@@ -195,6 +198,100 @@ def test_number_format_is_float_as_soon_as_one_value_is(rig: Rig) -> None:
     flags = rig.state().flags
     assert b'"number_format":"integer"' in flags["whole"]
     assert b'"number_format":"float"' in flags["part"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "published", "read"),
+    [
+        ({"default_value": 1, "number_format": "float"}, b'"number_format":"float"', 1.0),
+        ({"variations": [{"value": 1}, {"value": 2}], "number_format": "float"}, b'"number_format":"float"', 1.0),
+        ({"default_value": 2.0, "number_format": "integer"}, b'"number_format":"integer"', 2),
+        ({"type": FlagType.NUMBER, "number_format": "float"}, b'"number_format":"float"', 0.0),
+    ],
+)
+def test_a_declared_number_format_holds(rig: Rig, fields: dict[str, Any], published: bytes, read: float) -> None:
+    """What is declared is stored and published whatever the values look like, and the engine serves that very type."""
+    flag = create(rig, key="share", **fields)
+    assert flag.number_format == fields["number_format"]
+    text = rig.state().flags["share"]
+    assert published in text
+    served = parse_flag("share", orjson.loads(text)).off.value
+    assert (type(served), served) == (type(read), read)
+
+
+def test_a_number_format_is_changed_cleared_and_audited(rig: Rig) -> None:
+    """An update declares it, None infers it again, a new type drops it; the diff names it each time."""
+    create(rig, key="limit", default_value=1)
+    seen = []
+    for change in (
+        {"number_format": "float"},
+        {"name": "Limit"},
+        {"number_format": None},
+        {"number_format": "integer"},
+        {"type": FlagType.STRING, "confirm_type_change": True},
+        {"type": FlagType.NUMBER, "confirm_type_change": True, "number_format": "float"},
+    ):
+        done = rig.do(UpdateFlag(project="shop", flag="limit", **change))
+        changes = {each.path: (each.before, each.after) for each in done.decision.changes}
+        published = orjson.loads(rig.state().flags["limit"]).get("number_format")
+        seen.append((changes.get("number_format"), published))
+    assert seen == [
+        ((None, "float"), "float"),
+        (None, "float"),
+        (("float", None), "integer"),
+        ((None, "integer"), "integer"),
+        (("integer", None), None),
+        ((None, "float"), "float"),
+    ]
+
+
+LARGE = 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (CreateFlag(project="shop", key="x", number_format="float"), "number_format"),
+        (CreateFlag(project="shop", key="x", default_value="a", number_format="float"), "number_format"),
+        (CreateFlag(project="shop", key="x", default_value=0.5, number_format="integer"), "default_value"),
+        (CreateFlag(project="shop", key="x", default_value=1e300, number_format="integer"), "default_value"),
+        (CreateFlag(project="shop", key="x", default_value=LARGE, number_format="float"), "default_value"),
+        (
+            CreateFlag(project="shop", key="x", variations=[{"value": 1}, {"value": 1.5}], number_format="integer"),
+            "variations[1].value",
+        ),
+        (
+            CreateFlag(
+                project="shop", key="x", default_value=1, number_format="integer", config=ConfigFields(off_value=0.5)
+            ),
+            "config.off_value",
+        ),
+        (UpdateFlag(project="shop", flag="half", number_format="integer"), "number_format"),
+        (
+            UpdateFlag(project="shop", flag="whole", variations=[{"key": "default", "value": 0.5}]),
+            "variations[0].value",
+        ),
+        (UpdateFlag(project="shop", flag="text", number_format="float"), "number_format"),
+        (
+            UpdateFlag(
+                project="shop", flag="whole", type=FlagType.STRING, confirm_type_change=True, number_format="float"
+            ),
+            "number_format",
+        ),
+        (
+            UpdateConfig(project="shop", flag="whole", environment="production", fields=ConfigFields(off_value=0.5)),
+            "off_value",
+        ),
+    ],
+)
+def test_a_number_format_that_does_not_fit_is_refused(rig: Rig, command: Any, path: str) -> None:
+    """For another type, or where a value cannot be kept as it is: at the member that is to blame."""
+    create(rig, key="half", default_value=0.5)
+    create(rig, key="whole", default_value=1, number_format="integer")
+    create(rig, key="text", default_value="a")
+    before = rig.dump()
+    assert list(rig.refused(command).errors) == [path]
+    assert rig.dump() == before
 
 
 def test_a_type_change_must_be_confirmed_and_tells_what_it_replaced(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -13,6 +14,28 @@ from tests.upstream.rig import Bang, SeededEntropy, failing_at, url_of
 from upstream.storage.database import Unavailable, open_database, sqlite_engine
 from upstream.storage.migrate import SchemaTooNew, migrate
 from upstream.storage.tables import metadata
+
+EDITED: dict[str, Any] = {"version": 1, "created_at": 1, "updated_at": 1}
+FIRST_SCHEMA: dict[str, dict[str, Any]] = {
+    "organisations": {"id": "o", "name": "O", **EDITED},
+    "projects": {"id": "p", "organisation_id": "o", "key": "shop", "name": "Shop", **EDITED},
+    "environments": {
+        "id": "e", "project_id": "p", "key": "production", "name": "Production", "sort": 0, "critical": 0,
+        "stream_secret": "s", "secure_mode_secret": "s", "revision": 1, "content_hash": "", "credentials_hash": "",
+        **EDITED,
+    },
+    "flags": {
+        "id": "f", "project_id": "p", "key": "beta", "name": "Beta", "description": None, "type": "boolean",
+        "kind": "release", "tags": "[]", "metadata": "{}", "is_active": 1, "client_side_enabled": 1,
+        "analytics_enabled": 1, "prerequisites": "[]", "mutual_exclusion_group": None, "variations": "[]",
+        "owner": None, "expires_at": None, "archived_at": None, "deleted_at": None, **EDITED,
+    },
+    "flag_configs": {
+        "flag_id": "f", "environment_id": "e", "enabled": 1, "enabled_at": 1, "off": "off",
+        "fallthrough": '{"variation":"on"}', "rules": "[]", "targets": "[]", "salt": "s", "version": 3, "updated_at": 1,
+    },
+}  # fmt: skip
+"""A row of each table that a flag's config hangs on."""
 
 
 def open_at(path: Path) -> None:
@@ -54,6 +77,26 @@ def test_a_migration_killed_at_any_statement_leaves_nothing_and_runs_again(tmp_p
     engine.dispose()
 
 
+def test_what_an_older_schema_holds_is_kept(tmp_path: Path) -> None:
+    """Flags and configs of the first schema are there after the second, which takes a null where the first did not."""
+    engine = sqlite_engine(url_of(tmp_path / "halyard.db"), begin="BEGIN IMMEDIATE")
+    with engine.begin() as connection:
+        migrate(connection, lineage_id="0" * 16, now_ms=1, target="0001")
+        for table, row in FIRST_SCHEMA.items():
+            names, marks = ", ".join(f'"{name}"' for name in row), ", ".join(f":{name}" for name in row)
+            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), row)
+    with engine.begin() as connection:
+        migrate(connection, lineage_id="0" * 16, now_ms=2)
+        kept = connection.execute(text("SELECT * FROM flag_configs")).mappings().one()
+        assert dict(kept) == FIRST_SCHEMA["flag_configs"]
+        flag = connection.execute(text("SELECT * FROM flags")).mappings().one()
+        assert dict(flag) == {**FIRST_SCHEMA["flags"], "number_format": None}
+        connection.execute(text("UPDATE flag_configs SET off = NULL"))
+        connection.execute(text("DELETE FROM flags"))
+        assert connection.execute(text("SELECT count(*) FROM flag_configs")).scalar() == 0
+    engine.dispose()
+
+
 def test_a_newer_schema_is_refused_clearly(tmp_path: Path) -> None:
     """An older program names both schemas and touches nothing."""
     path = tmp_path / "halyard.db"
@@ -62,7 +105,7 @@ def test_a_newer_schema_is_refused_clearly(tmp_path: Path) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(SchemaTooNew, match=r"9999, which is newer than .*0001"):
+    with pytest.raises(SchemaTooNew, match=r"9999, which is newer than .*0002"):
         open_at(path)
 
 

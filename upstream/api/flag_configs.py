@@ -24,10 +24,11 @@ class ConfigBody(Body):
     """What a flag does in one environment.
 
     A serve is `{"variation": KEY}`, `{"value": JSON}`, a split or a ramp. `rules` and `targets` replace the whole list.
+    `off` names the variation that is served while the flag is off; null serves none, and the code's default holds.
     """
 
     enabled: bool = absent()
-    off: str = absent()
+    off: str | None = absent()
     off_value: Any = absent()
     fallthrough: dict[str, Any] = absent()
     rules: list[dict[str, Any]] = absent()

@@ -17,7 +17,7 @@ from upstream.api.places import FlagRef, InProject, ProjectRead, ProjectRemove, 
 from upstream.api.services import Served, Services
 from upstream.authority import Outcome
 from upstream.domain.commands import ArchiveFlag, CreateFlag, DeleteFlag, RestoreFlag, UpdateFlag
-from upstream.domain.entities import Flag, FlagConfig, FlagKind, FlagType
+from upstream.domain.entities import Flag, FlagConfig, FlagKind, FlagType, NumberFormat
 from upstream.domain.errors import not_found
 from upstream.storage import reads
 from upstream.storage.reads import FlagFilter, FlagRow
@@ -52,6 +52,9 @@ class CreateFlagBody(NewBody, ConfigBody):
     mutual_exclusion_group: str | None = None
     variations: list[dict[str, Any]] | None = Field(default=None, description="`{key?, value, name?}` each.")
     default_value: Any = absent()
+    number_format: NumberFormat | None = Field(
+        default=None, description="How the values of a number flag are meant; inferred from them when it is left out."
+    )
     owner: str | None = None
     expires_at: Moment | None = None
     environments: dict[str, ConfigBody] = Field(default={})
@@ -75,6 +78,7 @@ class UpdateFlagBody(Body):
     prerequisites: Prerequisites = absent()
     mutual_exclusion_group: str | None = absent()
     variations: list[dict[str, Any]] = absent()
+    number_format: NumberFormat | None = absent()
     owner: str | None = absent()
     expires_at: Moment | None = absent()
 

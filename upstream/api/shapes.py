@@ -67,6 +67,7 @@ def flag(entity: Flag) -> Shape:
         "name": entity.name,
         "description": entity.description,
         "type": entity.type,
+        "number_format": entity.number_format,
         "kind": entity.kind,
         "tags": entity.tags,
         "metadata": entity.metadata,

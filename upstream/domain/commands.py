@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
-from upstream.domain.entities import CredentialKind, FlagKind, FlagType, Json, JsonObject, Role
+from upstream.domain.entities import CredentialKind, FlagKind, FlagType, Json, JsonObject, NumberFormat, Role
 
 
 class Unset(Enum):
@@ -136,12 +136,13 @@ class ConfigFields:
     """The parts of a flag in one environment that a request names.
 
     A serve, here and in rules, is `{"variation": KEY}`, `{"value": JSON}` (the variation is found or made), a split or
-    a ramp. `off` is a variation key; `off_value` a raw value instead. `rules` are `{id?, name?, when, serve|variation|
-    value, is_active?}`, `targets` are `{variation|value, units}`; both replace the whole list.
+    a ramp. `off` is a variation key, or None for no value (the default in the caller's code); `off_value` a raw value
+    instead. `rules` are `{id?, name?, when, serve|variation|value, is_active?}`, `targets` are `{variation|value,
+    units}`; both replace the whole list.
     """
 
     enabled: bool | Unset = UNSET
-    off: str | Unset = UNSET
+    off: str | Unset | None = UNSET
     off_value: Json | Unset = UNSET
     fallthrough: JsonObject | Unset = UNSET
     rules: Sequence[JsonObject] | Unset = UNSET
@@ -153,8 +154,9 @@ class CreateFlag:
     """Create a flag in every environment of the project, disabled unless `environments` says otherwise.
 
     `variations` are `{key?, value, name?}`. `default_value` is the value served by `off` and `fallthrough` where these
-    are not given; without it a boolean flag serves `off` when disabled and `on` when enabled. `config` holds for every
-    environment, `environments` (by id or key) on top of it for single ones.
+    are not given; without it a boolean flag serves `off` when disabled and `on` when enabled. `number_format` is for
+    number flags only; None infers it from the values. `config` holds for every environment, `environments` (by id or
+    key) on top of it for single ones.
     """
 
     project: str
@@ -172,6 +174,7 @@ class CreateFlag:
     mutual_exclusion_group: str | None = None
     variations: Sequence[JsonObject] | None = None
     default_value: Json | Unset = UNSET
+    number_format: NumberFormat | None = None
     owner: str | None = None
     expires_at: int | None = None
     config: ConfigFields = field(default_factory=ConfigFields)
@@ -183,7 +186,8 @@ class UpdateFlag:
     """Change what a flag is in every environment.
 
     A new `type` needs `confirm_type_change`: it replaces the variations, and the rules, targets and serves of every
-    environment, by the type's defaults. `variations` replaces the whole list.
+    environment, by the type's defaults, and clears `number_format` unless a new one is given. `variations` replaces the
+    whole list.
     """
 
     project: str
@@ -198,6 +202,7 @@ class UpdateFlag:
     is_active: bool | Unset = UNSET
     client_side_enabled: bool | Unset = UNSET
     analytics_enabled: bool | Unset = UNSET
+    number_format: NumberFormat | Unset | None = UNSET
     prerequisites: Sequence[str | JsonObject] | Unset = UNSET
     mutual_exclusion_group: str | Unset | None = UNSET
     variations: Sequence[JsonObject] | Unset = UNSET

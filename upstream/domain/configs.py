@@ -74,7 +74,7 @@ def applied(  # noqa: PLR0913, PLR0917 - each of them is needed
     if fields.enabled is not UNSET and fields.enabled != config.enabled:
         config = replace(config, enabled=fields.enabled, enabled_at=facts.now_ms)
     if fields.off is not UNSET:
-        config = replace(config, off=values.named(f"{path}off", fields.off))
+        config = replace(config, off=None if fields.off is None else values.named(f"{path}off", fields.off))
     if fields.off_value is not UNSET:
         config = replace(config, off=values.with_value(f"{path}off_value", fields.off_value))
     if fields.fallthrough is not UNSET:
@@ -114,7 +114,7 @@ def update_config(command: UpdateConfig, view: View, facts: Facts) -> Decision:
     config = _config_of(view, flag, environment)
     check_version(config, command.if_match)
     problems = Problems()
-    values = Values(flag.type, flag.variations, problems)
+    values = Values(flag.type, flag.variations, problems, flag.number_format)
     after = applied(config, command.fields, Reader(values, problems, facts), values, facts, "")
     problems.check(INVALID)
     grown = replace(flag, variations=values.variations)

@@ -8,7 +8,7 @@ Every entity that people edit has a `version` that grows by one with each change
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from relay.engine import model
 from relay.protocol import keys
@@ -17,6 +17,7 @@ Json: TypeAlias = Any
 JsonObject: TypeAlias = Mapping[str, Any]
 FlagType: TypeAlias = model.FlagType
 CredentialKind: TypeAlias = keys.Kind
+NumberFormat: TypeAlias = Literal["integer", "float"]
 
 
 class FlagKind(StrEnum):
@@ -136,7 +137,10 @@ class Prerequisite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """What a flag is in every environment. The key is immutable and unique among the project's flags not deleted."""
+    """What a flag is in every environment. The key is immutable and unique among the project's flags not deleted.
+
+    `number_format` is how a number flag's values are declared; None infers it from them.
+    """
 
     id: str
     project_id: str
@@ -160,6 +164,7 @@ class Flag:
     version: int
     created_at: int
     updated_at: int
+    number_format: NumberFormat | None = None
 
     def variation(self, key: str) -> Variation | None:
         """Return the variation with that key."""
@@ -187,13 +192,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagConfig:
-    """A flag in one environment. `enabled_at` is the time of the last deliberate change of `enabled`."""
+    """A flag in one environment. `enabled_at` is the time of the last deliberate change of `enabled`.
+
+    `off` is a variation, or None: while the flag is off, the default in the caller's code holds.
+    """
 
     flag_id: str
     environment_id: str
     enabled: bool
     enabled_at: int
-    off: str
+    off: str | None
     fallthrough: JsonObject
     rules: tuple[Rule, ...]
     targets: tuple[Target, ...]

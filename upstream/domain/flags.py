@@ -14,7 +14,15 @@ from upstream.domain.lookup import check_version, is_changed, live_flag_of, next
 from upstream.domain.naming import TEXT_CHARACTERS, check_name, check_text, choose_key
 from upstream.domain.prerequisites import check_prerequisites, given_prerequisites
 from upstream.domain.serving import Reader
-from upstream.domain.values import BOOLEAN_VARIATIONS, DEFAULTS, Values, given_variations, infer_type, value_problem
+from upstream.domain.values import (
+    BOOLEAN_VARIATIONS,
+    DEFAULTS,
+    Values,
+    check_number_format,
+    given_variations,
+    infer_type,
+    value_problem,
+)
 
 MAX_TAGS = 50
 _SHARED_FIELDS = (
@@ -78,13 +86,15 @@ def _first_values(command: CreateFlag, problems: Problems) -> Values:
     if sample is UNSET and command.variations and isinstance(command.variations[0], Mapping):
         sample = command.variations[0].get("value")
     flag_type = command.type or (FlagType.BOOLEAN if sample is UNSET else infer_type(sample))
+    declared = command.number_format
+    check_number_format(problems, flag_type, declared, ())
     if command.variations is not None:
-        return given_variations(problems, flag_type, command.variations)
+        return given_variations(problems, flag_type, command.variations, declared)
     if flag_type is FlagType.BOOLEAN:
         return Values(flag_type, BOOLEAN_VARIATIONS, problems)
-    values = Values(flag_type, (), problems)
+    values = Values(flag_type, (), problems, declared)
     default = DEFAULTS[flag_type] if command.default_value is UNSET else command.default_value
-    if problem := value_problem(flag_type, default):
+    if problem := value_problem(flag_type, default, declared):
         problems.add("default_value", problem)
     values.add("default_value", value=default, key="default")
     return values
@@ -96,6 +106,7 @@ def _new_flag(command: CreateFlag, project_id: str, key: str, values: Values, fa
         project_id=project_id,
         key=key,
         type=values.type,
+        number_format=values.number_format,
         tags=_tags(problems, command.tags),
         prerequisites=given_prerequisites(problems, command.prerequisites, key),
         variations=values.variations,
@@ -167,19 +178,19 @@ def _with_variations(command: UpdateFlag, flag: Flag, problems: Problems) -> Fla
         )
         problems.add("type", sentence)
         return flag
+    declared = flag.number_format if flag_type is flag.type else None
+    if command.number_format is not UNSET:
+        declared = command.number_format
+    after = replace(flag, type=flag_type, number_format=declared)
     if command.variations is not UNSET:
-        return replace(
-            flag,
-            type=flag_type,
-            variations=given_variations(problems, flag_type, command.variations).variations,
-        )
+        check_number_format(problems, flag_type, declared, ())
+        variations = given_variations(problems, flag_type, command.variations, declared).variations
+        return replace(after, variations=variations)
     if flag_type is flag.type:
-        return flag
-    return replace(
-        flag,
-        type=flag_type,
-        variations=_first_values(CreateFlag(project="", type=flag_type), problems).variations,
-    )
+        check_number_format(problems, flag_type, declared, flag.variations)
+        return after
+    first = _first_values(CreateFlag(project="", type=flag_type, number_format=declared), problems)
+    return replace(after, variations=first.variations)
 
 
 def _decide_update(  # noqa: PLR0913, PLR0917 - each of them is needed

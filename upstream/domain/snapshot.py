@@ -34,7 +34,7 @@ def flag_object(flag: Flag, config: FlagConfig, version: int) -> dict[str, Any] 
         "metadata": flag.metadata,
     }
     if flag.type is FlagType.NUMBER:
-        published["number_format"] = number_format(flag.variations)
+        published["number_format"] = flag.number_format or number_format(flag.variations)
     if flag.mutual_exclusion_group is not None:
         published["group"] = flag.mutual_exclusion_group
     return published

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from relay.protocol.hashing import canonical
-from upstream.domain.entities import FlagType, Json, JsonObject, Variation
+from upstream.domain.entities import FlagType, Json, JsonObject, NumberFormat, Variation
 from upstream.domain.errors import Problems
 from upstream.domain.naming import VARIATION_KEY, check_text, key_from
 
@@ -44,14 +44,37 @@ _EXPECTED: Mapping[FlagType, str] = {
 }
 
 
-def value_problem(flag_type: FlagType, value: Json) -> str | None:
-    """Return what keeps `value` from being a value of a flag of that type."""
+def value_problem(flag_type: FlagType, value: Json, declared: NumberFormat | None = None) -> str | None:
+    """Return what keeps `value` from being a value of a flag of that type and declared number format."""
     if not flag_type.admits(value):
         return _EXPECTED[flag_type]
     if flag_type is FlagType.NUMBER:
         fits = math.isfinite(value) if isinstance(value, float) else -(1 << 63) <= value < (1 << 63)
-        return None if fits else "A number must be finite and fit 64 bits."
+        return _format_problem(value, declared) if fits else "A number must be finite and fit 64 bits."
     return None if _depth(value) <= MAX_JSON_DEPTH else f"At most {MAX_JSON_DEPTH} levels of nesting are kept."
+
+
+def _format_problem(value: float, declared: NumberFormat | None) -> str | None:
+    if declared == "integer" and (value != int(value) or not -(1 << 63) <= value < (1 << 63)):
+        return "The number_format is integer: this must be a whole number that fits 64 bits."
+    if declared == "float" and value != float(value):
+        return "The number_format is float: this whole number is too large to be kept exactly as a float."
+    return None
+
+
+def check_number_format(
+    problems: Problems, flag_type: FlagType, declared: NumberFormat | None, variations: Iterable[Variation]
+) -> None:
+    """Note where a declared number format does not go with a flag's type or the values that it has."""
+    if declared is None:
+        return
+    if flag_type is not FlagType.NUMBER:
+        problems.add("number_format", f"Only a number flag has a number_format; this is a {flag_type} flag.")
+        return
+    for variation in variations:
+        if value_problem(flag_type, variation.value, declared):
+            sentence = f"The variation {variation.key!r} is {variation.value}, which cannot be kept as {declared}."
+            problems.add("number_format", sentence)
 
 
 def _depth(value: Any) -> int:
@@ -59,16 +82,23 @@ def _depth(value: Any) -> int:
     return 1 + max((_depth(part) for part in inner), default=0) if isinstance(value, dict | list) else 0
 
 
-def number_format(variations: Iterable[Variation]) -> str:
-    """Return `float` as soon as one value has a fraction or a decimal point, else `integer`."""
+def number_format(variations: Iterable[Variation]) -> NumberFormat:
+    """Infer the format of a flag that declares none: `float` as soon as one value has a point, else `integer`."""
     return "float" if any(isinstance(variation.value, float) for variation in variations) else "integer"
 
 
 class Values:
     """The variations of one flag while a command is decided; grows where raw values are given."""
 
-    def __init__(self, flag_type: FlagType, variations: Iterable[Variation], problems: Problems) -> None:
+    def __init__(
+        self,
+        flag_type: FlagType,
+        variations: Iterable[Variation],
+        problems: Problems,
+        declared: NumberFormat | None = None,
+    ) -> None:
         self.type = flag_type
+        self.number_format = declared
         self._by_key = {variation.key: variation for variation in variations}
         self._problems = problems
 
@@ -86,7 +116,7 @@ class Values:
 
     def with_value(self, path: str, value: Json) -> str:
         """Return the key of the variation with that value, which is made if there is none."""
-        if problem := value_problem(self.type, value):
+        if problem := value_problem(self.type, value, self.number_format):
             self._problems.add(path, problem)
             return ""
         for variation in self._by_key.values():
@@ -124,9 +154,11 @@ def _word_for(value: Json) -> str:
     return text if len(text) <= _SHORT else ""
 
 
-def given_variations(problems: Problems, flag_type: FlagType, entries: Sequence[JsonObject]) -> Values:
+def given_variations(
+    problems: Problems, flag_type: FlagType, entries: Sequence[JsonObject], declared: NumberFormat | None = None
+) -> Values:
     """Read the `variations` of a request: `{key?, value, name?}` each."""
-    values = Values(flag_type, (), problems)
+    values = Values(flag_type, (), problems, declared)
     if not entries:
         problems.add("variations", "A flag has at least one variation.")
     for index, entry in enumerate(entries):
@@ -136,7 +168,7 @@ def given_variations(problems: Problems, flag_type: FlagType, entries: Sequence[
             continue
         for member in entry.keys() - {"key", "value", "name"}:
             problems.add(f"{path}.{member}", "A variation has only `key`, `value` and `name`.")
-        if problem := value_problem(flag_type, entry["value"]):
+        if problem := value_problem(flag_type, entry["value"], declared):
             problems.add(f"{path}.value", problem)
         texts = {member: _text(problems, f"{path}.{member}", entry.get(member)) for member in ("key", "name")}
         values.add(path, value=entry["value"], **texts)

@@ -157,6 +157,7 @@ flags = Table(
     Column("expires_at", BigInteger),
     Column("archived_at", BigInteger),
     Column("deleted_at", BigInteger),
+    Column("number_format", Text),
     *_edited(),
 )
 # A deleted flag keeps its row for the history but not its key.
@@ -176,7 +177,7 @@ flag_configs = Table(
     _reference("environment_id", "environments.id", cascade=True),
     Column("enabled", Boolean, nullable=False),
     Column("enabled_at", BigInteger, nullable=False),
-    Column("off", Text, nullable=False),
+    Column("off", Text),
     Column("fallthrough", JsonText, nullable=False),
     Column("rules", JsonText, nullable=False),
     Column("targets", JsonText, nullable=False),
