@@ -157,6 +157,12 @@ class RelayMetrics(Collector):
         self.config_age = Gauge(
             name("config_age_seconds"), "Time since the authority last confirmed the configuration.", ("environment",)
         )
+        self.gaps = Gauge(
+            name("config_gaps"),
+            "Rules and flags set aside in the configuration: unknown_operator, unusable_segment, missing_prerequisite, "
+            "unsettled_prerequisites.",
+            ("environment", "kind"),
+        )
         self.swaps = Tally(name("config_swaps"), "Configurations put into use.", ("environment",))
         self.refused_configs = OwnedCount(name("config_refused"), "Messages refused; the last good one stays.")
         self.resyncs = OwnedCount(name("config_resyncs"), "Whole snapshots asked for because something did not fit.")

@@ -21,6 +21,7 @@ from relay.serve.server import HttpServer
 from relay.settings import RelaySettings
 from relay.supervise import Supervisor
 from relay.sync.follow import Follower
+from relay.sync.gaps import GapBook
 from relay.sync.store import Store, Swap
 from relay.version import VERSION
 
@@ -113,6 +114,7 @@ class Report:
             lambda: {(environment_name(each.ref),): each.revision for each in store.configurations.values()}
         )
         metrics.config_age.read_from(self._ages)
+        metrics.gaps.read_from(GapBook(store).counts)
         metrics.refused_configs.read_from(lambda: follower.stats.refused)
         metrics.resyncs.read_from(lambda: follower.stats.resyncs)
         metrics.connects.read_from(lambda: follower.stats.connections)

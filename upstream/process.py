@@ -22,6 +22,7 @@ from relay.serve.server import HttpServer, listen
 from relay.serve.services import serve_with
 from relay.settings import Events
 from relay.supervise import Supervisor
+from relay.sync.gaps import GapBook
 from relay.sync.store import Store, Swap
 from relay.version import VERSION
 from upstream import data_dir
@@ -176,6 +177,7 @@ class Upstream:
         metrics.config_revision.read_from(
             lambda: {(environment_name(each.ref),): each.revision for each in store.configurations.values()}
         )
+        metrics.gaps.read_from(GapBook(store).counts)
         metrics.refused_configs.read_from(lambda: len(self._feed.refused))
         metrics.loop_lag.read_value_from(lambda: self._heartbeat.lag_s)
         store.subscribe(self._count_swap)

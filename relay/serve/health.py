@@ -7,7 +7,7 @@ in another thread than the service.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
@@ -21,10 +21,12 @@ from relay.serve.app import route
 from relay.serve.broadcast import Broadcast
 from relay.serve.guard import AsgiApp, Guard
 from relay.settings import Limits
+from relay.sync.gaps import GapBook
 from relay.sync.store import Configuration, Origin, Store
 
 # Two bookmarks are missing: no pause of the network, something is wrong upstream.
 DEGRADED_AFTER_S = 45.0
+_GAPS_SHOWN = 20
 
 Fault = str | None
 """Why something is not well; None when it is."""
@@ -53,6 +55,7 @@ class Health:
         max_stale_s: age beyond which a configuration is no longer ready; None = never.
         is_authority: whether the configuration is made here and so has no age.
         details: further members of `/status`, such as `spool` and `follower`.
+        gaps: what is set aside in the configurations; made of the store.
     """
 
     version: str
@@ -69,6 +72,10 @@ class Health:
     max_stale_s: float | None = None
     is_authority: bool = False
     details: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    gaps: GapBook = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gaps", GapBook(self.store))
 
 
 def configuration_fault(health: Health) -> Fault:
@@ -134,7 +141,7 @@ def status(health: Health) -> dict[str, Any]:
         **{name: ready[name] for name in ("degraded", "faults")},
         "origin": "authority" if health.is_authority else health.store.origin,
         "age_s": None if health.is_authority else health.store.age_s(),
-        "environments": [_environment(each) for _, each in sorted(health.store.configurations.items())],
+        "environments": [_environment(each, health.gaps) for _, each in sorted(health.store.configurations.items())],
         "streams": health.streams.counts(),
         "refusals": {
             "configurations": metrics.refused_configs.total(),
@@ -145,8 +152,8 @@ def status(health: Health) -> dict[str, Any]:
     }
 
 
-def _environment(configuration: Configuration) -> dict[str, Any]:
-    state = configuration.state
+def _environment(configuration: Configuration, book: GapBook) -> dict[str, Any]:
+    state, gaps = configuration.state, book.of(configuration)
     return {
         "id": state.ref.id,
         "key": state.ref.key,
@@ -155,6 +162,8 @@ def _environment(configuration: Configuration) -> dict[str, Any]:
         "revision": state.revision,
         "hash": state.content_hash,
         "flags": len(state.flags),
+        "gaps": len(gaps),
+        "first_gaps": [asdict(gap) for gap in gaps[:_GAPS_SHOWN]],
     }
 
 

@@ -138,6 +138,8 @@ async def test_status_shows_environments_streams_refusals_and_details_and_no_sec
             "revision": 1,
             "hash": world.configuration().state.content_hash,
             "flags": 1,
+            "gaps": 0,
+            "first_gaps": [],
         }
     ]
     assert (body["version"], body["origin"], body["age_s"]) == ("1.2.3", "upstream", 0)

@@ -1,0 +1,36 @@
+"""What of the served configurations is set aside when they are evaluated: counted for metrics, listed for people.
+
+Worked out when somebody asks, once per environment and revision, so that a change costs nothing for it. May be asked
+from another thread than the store's: what it looks at is immutable.
+"""
+
+from collections import Counter
+
+from relay.engine.environment import Gap, gaps
+from relay.sync.store import Configuration, Store
+
+
+class GapBook:
+    """The gaps of a store's environments."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, tuple[object, tuple[Gap, ...]]] = {}
+
+    def of(self, configuration: Configuration) -> tuple[Gap, ...]:
+        """Return the gaps of one environment."""
+        environment = configuration.environment
+        known = self._known.get(environment.id)
+        if known is None or known[0] is not environment:
+            known = self._known[environment.id] = environment, tuple(gaps(environment))
+        return known[1]
+
+    def counts(self) -> dict[tuple[str, ...], float]:
+        """Return how many gaps there are by environment (project/key) and kind."""
+        held = dict(self._store.configurations)
+        for gone in self._known.keys() - held.keys():
+            self._known.pop(gone, None)
+        counted: Counter[tuple[str, ...]] = Counter()
+        for each in held.values():
+            counted.update((f"{each.ref.project_key}/{each.ref.key}", gap.kind) for gap in self.of(each))
+        return {labels: float(count) for labels, count in counted.items()}
