@@ -85,6 +85,7 @@ class Relay:
         self.drain = Drain(clock)
         self.store = Store(clock, window_changes=settings.window.revisions, window_bytes=settings.window.bytes)
         self._settings = settings
+        self._clock = clock
         self._spool = held.spool
         self._heartbeat = Heartbeat(clock)
         self._supervisor = Supervisor(clock, metrics.task_failures.add)
@@ -106,7 +107,7 @@ class Relay:
             relay_id=held.relay_id,
             settings=settings.changes,
             clock=clock,
-            authority_ms=lambda: clock.wall_ms() + (self._follower.clock_offset_ms or 0),
+            authority_ms=self._authority_ms,
             metrics=metrics,
         )
         self._kill_forwarder = KillForwarder(
@@ -200,6 +201,10 @@ class Relay:
             Phase("ending requests", LAST_REQUESTS_S, self.server.stop, hurried_s=LAST_REQUESTS_S),
             Phase("handing over events", drain.forward_s, hand_over, hurried_s=FORWARD_HURRIED_S),
         )
+
+    def _authority_ms(self) -> int:
+        known = self._follower.authority_ms()
+        return self._clock.wall_ms() if known is None else known
 
     def _served(self, environment_id: str) -> Position | None:
         configuration = self.store.get(environment_id)

@@ -23,7 +23,7 @@ from relay.settings_reader import Source
 from relay.version import VERSION
 from upstream import up
 from upstream.data_dir import write_private
-from upstream.first_start import RELAY_KEY_FILE
+from upstream.first_start import RELAY_KEY_FILE, Owner
 from upstream.launcher import GaveUp
 from upstream.settings import UpstreamSettings, load
 
@@ -94,14 +94,18 @@ def init(
 
     async def made() -> None:
         settings = load(Source(config, os.environ, overrides))
-        owner = await up.found(settings)
-        if owner is None:
-            return
-        text = f"sign in    {owner.email}   {owner.password}\nrelay key  {settings.data.dir / RELAY_KEY_FILE}\n"
-        if sign_in_file is None:
-            _say(text)
-        else:
-            write_private(sign_in_file, text)
+
+        def announce(owner: Owner) -> None:
+            text = f"sign in    {owner.email}   {owner.password}\nrelay key  {settings.data.dir / RELAY_KEY_FILE}\n"
+            if sign_in_file is None:
+                _say(text)
+                return
+            try:
+                write_private(sign_in_file, text)
+            except OSError as error:
+                raise BadSettings([f"--sign-in-file: {error}"]) from error
+
+        await up.found(settings, announce=announce)
 
     _run(made, asyncio.new_event_loop)
 

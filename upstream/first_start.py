@@ -1,10 +1,11 @@
 """What an installation needs before anybody can use it: an organisation with an owner, and a key for its relay.
 
-Used by `halyard up --no-demo`. Made once; the relay's key is kept in a file because the authority only has its hash,
-and the owner's password is shown once because nobody has it but the owner.
+Used by `halyard up --no-demo` and `halyard upstream init`. The relay's key is kept in a file because the authority only
+has its hash, and the owner's password is shown once because nobody has it but the owner.
 """
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,22 +34,63 @@ class Owner:
     password: str
 
 
-async def first_start(data_dir: Path, database: Database, authority: Authority, passwords: Passwords) -> Owner | None:
-    """Make what is missing; return the owner when it was made just now."""
-    organisation_id, owner = await database.read(_organisation_id), None
+async def first_start(
+    database: Database,
+    authority: Authority,
+    passwords: Passwords,
+    announce: Callable[[Owner], None] = lambda _: None,
+) -> Owner | None:
+    """Make an organisation with an owner where there is none; return the owner when it was made just now.
+
+    Nobody could ever sign in if the password were lost between the database and whoever is to read it. So `announce`
+    is told before the owner is made; should that then fail, the next start announces another one.
+    """
+    organisation_id = await database.read(_organisation_id)
     if organisation_id is None:
         founded = (await authority.execute(CreateOrganisation(name="Halyard"), system_actor())).entity
         assert isinstance(founded, Organisation)  # noqa: S101 - what the command makes
-        organisation_id, owner = founded.id, Owner(EMAIL, secrets.token_urlsafe(12))
-        hashed = await passwords.hash(owner.password)
-        member = CreateMember(email=EMAIL, name="Owner", role=Role.OWNER, password_hash=hashed)
-        await authority.execute(member, system_actor(organisation_id))
+        organisation_id = founded.id
+    if await database.read(lambda connection: _has_owner(connection, organisation_id)):
+        return None
+    owner = Owner(EMAIL, secrets.token_urlsafe(12))
+    hashed = await passwords.hash(owner.password)
+    announce(owner)
+    member = CreateMember(email=EMAIL, name="Owner", role=Role.OWNER, password_hash=hashed)
+    await authority.execute(member, system_actor(organisation_id))
+    return owner
+
+
+async def relay_key(data_dir: Path, database: Database, authority: Authority, *, replace: bool) -> None:
+    """Keep a relay key in the data directory.
+
+    Args:
+        data_dir: where its file is.
+        database: of the authority.
+        authority: makes the key.
+        replace: whether one that was revoked, or whose file is gone, is replaced; else one is made only if there has
+            never been any, as whoever revoked it will have meant it.
+    """
     file = data_dir / RELAY_KEY_FILE
     known = file.read_text().strip() if file.exists() else ""
-    if not await database.read(lambda connection: is_alive(connection, known)):
+    is_wanted = _lacks(known) if replace else _never_had_one
+    organisation_id = await database.read(_organisation_id)
+    if organisation_id is not None and await database.read(is_wanted):
         made = await authority.execute(CreateKey(kind=Kind.RELAY, name="halyard up"), system_actor(organisation_id))
         write_private(file, made.secret or "")
-    return owner
+
+
+def _lacks(raw: str) -> Callable[[Connection], bool]:
+    return lambda connection: not is_alive(connection, raw)
+
+
+def _never_had_one(connection: Connection) -> bool:
+    return find(connection, Credential, tables.credentials.c.kind == Kind.RELAY) is None
+
+
+def _has_owner(connection: Connection, organisation_id: str) -> bool:
+    table = tables.members
+    mine = (table.c.organisation_id == organisation_id, table.c.role == Role.OWNER)
+    return connection.execute(select(table.c.id).where(*mine).limit(1)).first() is not None
 
 
 def is_alive(connection: Connection, raw: str) -> bool:

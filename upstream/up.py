@@ -21,7 +21,7 @@ from upstream import data_dir
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority, SystemEntropy
 from upstream.demo import Seed, Urls, banner
-from upstream.first_start import EMAIL, RELAY_KEY_FILE, Owner, first_start
+from upstream.first_start import EMAIL, RELAY_KEY_FILE, Owner, first_start, relay_key
 from upstream.launcher import Launcher, Service
 from upstream.notifier import Notifier
 from upstream.settings import UpstreamSettings
@@ -131,7 +131,7 @@ async def prepare(planned: Plan) -> str:
         BadSettings: the directory or the database cannot be used.
     """
     if not planned.is_demo:
-        return _greeting(planned.urls, await found(planned.upstream))
+        return _greeting(planned.urls, await found(planned.upstream, replace_key=True))
     directory = planned.upstream.data.dir
     with _opened(planned.upstream) as (database, authority, passwords):
         demo = await Seed(database, authority, passwords).plant(directory, planned.urls)
@@ -139,14 +139,18 @@ async def prepare(planned: Plan) -> str:
     return banner(demo, directory)
 
 
-async def found(settings: UpstreamSettings) -> Owner | None:
-    """Make an owner who can sign in and a relay key where there are none; return the owner when made just now.
+async def found(
+    settings: UpstreamSettings, *, replace_key: bool = False, announce: Callable[[Owner], None] = lambda _: None
+) -> Owner | None:
+    """Make an owner who can sign in and a relay key where there are none; see `first_start` and `relay_key`.
 
     Raises:
         BadSettings: the directory or the database cannot be used.
     """
     with _opened(settings) as (database, authority, passwords):
-        return await first_start(settings.data.dir, database, authority, passwords)
+        owner = await first_start(database, authority, passwords, announce)
+        await relay_key(settings.data.dir, database, authority, replace=replace_key)
+    return owner
 
 
 @contextmanager

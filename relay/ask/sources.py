@@ -4,7 +4,8 @@ A relay is asked for the configuration through its change stream, which takes a 
 answer, which alone knows of flags that were killed at it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -77,7 +78,7 @@ async def states_of_relay(place: Place) -> Sequence[State]:
                         states.append(message.state)
                     elif isinstance(message, Bookmark):
                         return states
-        except (BadMessage, EventTooLarge, aiohttp.ClientError, TimeoutError) as error:
+        except (BadMessage, EventTooLarge) as error:
             raise NoAnswer(f"{place.url}: the stream cannot be read: {error}") from error
     raise NoAnswer(f"{place.url}: the stream ended before it was complete")
 
@@ -125,21 +126,16 @@ def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), read_bufsize=1 << 20)
 
 
-class _asked:  # noqa: N801 - a function in all but form
-    """Run a request, and say in a sentence why nobody answered it."""
-
-    def __init__(self, request: Any) -> None:
-        self._request = request
-
-    async def __aenter__(self) -> aiohttp.ClientResponse:
-        try:
-            answer: aiohttp.ClientResponse = await self._request.__aenter__()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise NoAnswer(f"no relay answers: {error or type(error).__name__}") from error
-        return answer
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self._request.__aexit__(*exception)
+@asynccontextmanager
+async def _asked(request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Run a request, and say in a sentence why it had no answer, or none that can be read."""
+    try:
+        async with request as answer:
+            yield answer
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise NoAnswer(f"no relay answers: {error or type(error).__name__}") from error
+    except ValueError as error:
+        raise NoAnswer(f"that is no answer of a relay, or the key cannot be sent: {error}") from error
 
 
 async def _refusal(answer: aiohttp.ClientResponse) -> str:

@@ -38,6 +38,7 @@ from relay.engine.model import (
 
 _SHOWN_VALUES: Final = 20
 _SHOWN_CHARACTERS: Final = 120
+_SHOWN_BITS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,9 +315,18 @@ class _Explained(Run):
             self._open.pop()
 
 
+class _Short(reprlib.Repr):
+    """Shows lists and objects only as deep as a line has room for, and no number that Python refuses to print."""
+
+    def repr_int(self, x: int, _level: int) -> str:
+        """Return an integer, or how large it is."""
+        return str(x) if x.bit_length() <= _SHOWN_BITS else f"an integer of {x.bit_length()} bits"
+
+
 def _shown(value: Any) -> str:
-    """Return a value as JSON would write it, shortened; lists and objects only as deep as a line has room for."""
-    text = reprlib.repr(value) if isinstance(value, dict | list) else json.dumps(value, ensure_ascii=False, default=str)
+    """Return a value as JSON would write it, shortened."""
+    is_plain = value is None or isinstance(value, str | bool | float)
+    text = json.dumps(value, ensure_ascii=False) if is_plain else _Short().repr(value)
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 

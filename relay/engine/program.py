@@ -1,52 +1,46 @@
 """The compiled form of an environment: the same answers as `relay.engine.evaluate`, for a fraction of the time.
 
 Flags are compiled in chunks, each one function that answers all of its flags, so that an attribute is looked up once
-for all of them; a flag that is asked for alone gets a function of its own when that first happens. A change compiles
-the chunks anew that it touches. What is too large to be worth compiling is interpreted. Nothing here decides anything:
-meaning stands in the interpreter, and a differential test holds the two equal.
+for all of them; a flag that is asked for alone gets a function of its own when that first happens. A change makes the
+chunks anew that it touches. What is not compiled, since it is too large or nobody has done so yet, is interpreted: no
+answer waits longer than for one flag to be compiled. Nothing here decides anything: meaning stands in the interpreter,
+and a differential test holds the two equal.
 """
 
+from collections import deque
 from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from operator import is_
 from typing import Any, Final
 
 from relay.engine.bucketing import winner
 from relay.engine.context import UNIT, unit_of
-from relay.engine.evaluate import belongs, evaluate, no_context, no_flag
+from relay.engine.evaluate import Run, belongs, evaluate, no_context, no_flag
 from relay.engine.model import Environment, Evaluation, Flag, Segment
-from relay.engine.source import MAX_PARTS, Function, Source, bytes_of, is_compilable, parts_of
+from relay.engine.source import MAX_PARTS, Function, Source, bytes_of, is_compilable, parts_of, weight_of
 
 CHUNK: Final = 32
-"""Flags in one function: enough to share what they look up, few enough to compile in two milliseconds."""
+"""Flags in one function at most: enough to share what they look up."""
+CHUNK_PARTS: Final = 128
+"""Parts in one function at most, unless a single flag has more: few enough to compile in some milliseconds."""
 
 
 class Chunk:
     """Some flags, all of them visible to browsers or none, and the function that answers them in their order."""
 
-    __slots__ = ("_function", "flags", "keys")
+    __slots__ = ("flags", "function", "keys", "weight")
 
-    def __init__(self, flags: Iterable[Flag]) -> None:
+    def __init__(self, flags: Iterable[Flag], weight: int) -> None:
         self.flags = tuple(flags)
         self.keys = tuple(flag.key for flag in self.flags)
-        self._function: Function | None = None
+        self.weight = weight
+        self.function: Function | None = None
 
-    @property
-    def is_compiled(self) -> bool:
-        """Whether the function is there."""
-        return self._function is not None
-
-    @property
-    def function(self) -> Function:
-        """The function, compiled when it is first asked for; takes about two milliseconds."""
-        if self._function is None:
-            source = Source()
-            parts = [
-                source.flag(flag) if is_compilable(flag) else source.call(_interpreted(flag)) for flag in self.flags
-            ]
-            self._function = source.function(f"[{', '.join(parts)}]")
-        return self._function
+    def compile(self) -> None:
+        """Make the function."""
+        source = Source()
+        parts = [source.flag(flag) if is_compilable(flag) else source.call(_interpreted(flag)) for flag in self.flags]
+        self.function = source.function(f"[{', '.join(parts)}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +53,18 @@ class Program:
     _single: dict[str, tuple[Flag, Function, bool]] = field(default_factory=dict, repr=False, compare=False)
     _segments: dict[str, tuple[Segment, Function]] = field(default_factory=dict, repr=False, compare=False)
 
-    def evaluate(self, flag_key: str, context: Any, now_ms: int) -> Evaluation:
-        """Evaluate one flag; see `relay.engine.evaluate.evaluate`."""
+    def evaluate(self, flag_key: str, context: Any, now_ms: int, *, may_compile: bool = True) -> Evaluation:
+        """Evaluate one flag; see `relay.engine.evaluate.evaluate`.
+
+        Whoever asks for many flags at once forbids compiling them one by one.
+        """
         flag = self.environment.flags.get(flag_key)
         if flag is None:
             return no_flag(self.environment, flag_key)
         if not isinstance(context, dict):
             return no_context(flag)
+        if not may_compile and flag_key not in self._single:
+            return evaluate(self.environment, flag_key, context, now_ms)
         function, needs_run = self.function_of(flag)
         unit = unit_of(context.get(UNIT))
         run = _Run(self, context, now_ms) if needs_run else None
@@ -77,10 +76,13 @@ class Program:
         chunks = self.public if client_side_only else (*self.public, *self.private)
         if not isinstance(context, dict):
             return {flag.key: no_context(flag) for chunk in chunks for flag in chunk.flags}
-        run = _Run(self, context, now_ms)
+        run, reference = _Run(self, context, now_ms), Run(self.environment, context, now_ms)
         answers: dict[str, Evaluation] = {}
         for chunk in chunks:
-            answers.update(zip(chunk.keys, chunk.function(context, run.unit, run.raw, now_ms, run), strict=True))
+            if chunk.function is None:
+                answers.update(zip(chunk.keys, map(reference.flag, chunk.flags), strict=True))
+            else:
+                answers.update(zip(chunk.keys, chunk.function(context, run.unit, run.raw, now_ms, run), strict=True))
         return answers
 
     def function_of(self, flag: Flag) -> tuple[Function, bool]:
@@ -182,7 +184,7 @@ class _Run:
 def build(environment: Environment, before: Program | None = None) -> Program:
     """Lay out the program of an environment, sharing with the one before whatever did not change.
 
-    Costs a look at every flag. Functions are compiled when they are first asked for, or by `compile_steps`.
+    Costs a look at every flag. What answers all flags is compiled by `compile_steps`, and interpreted until then.
     """
     public = _chunks(environment, () if before is None else before.public, is_public=True)
     private = _chunks(environment, () if before is None else before.private, is_public=False)
@@ -195,29 +197,41 @@ def build(environment: Environment, before: Program | None = None) -> Program:
 
 
 def compile_steps(program: Program) -> Generator[None]:
-    """Compile what answers all flags, in steps of about two milliseconds, so that nobody has to wait for it later."""
+    """Compile what answers all flags, in steps of a few milliseconds."""
     for chunk in (*program.public, *program.private):
-        if not chunk.is_compiled:
-            chunk.function  # noqa: B018 - compiled by being asked for
+        if chunk.function is None:
+            chunk.compile()
             yield
 
 
 def _chunks(environment: Environment, before: Sequence[Chunk], *, is_public: bool) -> tuple[Chunk, ...]:
-    """Keep the chunks in which nothing changed; make the others anew, with what is new in the places left."""
+    """Keep the chunks in which nothing changed; make the others anew, with what is new where there is room."""
     wanted = {key: flag for key, flag in environment.flags.items() if flag.client_side is is_public}
     held = {key for chunk in before for key in chunk.keys}
-    new = iter([flag for key, flag in wanted.items() if key not in held])
+    new = deque((flag, weight_of(flag)) for key, flag in wanted.items() if key not in held)
     chunks: list[Chunk] = []
     for chunk in before:
         left = [found for key in chunk.keys if (found := wanted.get(key)) is not None]
-        left += islice(new, CHUNK - len(left))
-        if len(left) == len(chunk.flags) and all(map(is_, left, chunk.flags)):
+        is_same = len(left) == len(chunk.flags) and all(map(is_, left, chunk.flags))
+        weight = chunk.weight if is_same else sum(map(weight_of, left))
+        added = _taken(new, CHUNK - len(left), CHUNK_PARTS - weight)
+        if is_same and not added:
             chunks.append(chunk)
-        elif left:
-            chunks.append(Chunk(left))
-    while more := list(islice(new, CHUNK)):
-        chunks.append(Chunk(more))
+        elif left or added:
+            chunks.append(Chunk([*left, *(flag for flag, _ in added)], weight + sum(each for _, each in added)))
+    while new:
+        more = _taken(new, CHUNK, CHUNK_PARTS) or [new.popleft()]
+        chunks.append(Chunk((flag for flag, _ in more), sum(each for _, each in more)))
     return tuple(chunks)
+
+
+def _taken(new: deque[tuple[Flag, int]], places: int, parts: int) -> list[tuple[Flag, int]]:
+    """Take flags off the front for as long as there is room for them."""
+    taken: list[tuple[Flag, int]] = []
+    while new and len(taken) < places and new[0][1] <= parts:
+        taken.append(new.popleft())
+        parts -= taken[-1][1]
+    return taken
 
 
 def _interpreted(flag: Flag) -> Function:

@@ -42,8 +42,8 @@ from relay.engine.operators import Scalars, Texts
 
 MAX_RULES: Final = 20
 """Rules become expressions inside expressions; Python's compiler recurses into them."""
-MAX_PARTS: Final = 400
-"""Conditions and outcomes of one flag or segment; what has more is not worth the time that compiling it takes."""
+MAX_PARTS: Final = 100
+"""Conditions and outcomes of one flag or segment: some milliseconds of compiling, which nobody waits longer for."""
 _MAX_ALTERNATIVES: Final = 8
 _HASHES: Final = 1 << 32
 
@@ -107,6 +107,9 @@ _ORDERS: Final[dict[str, tuple[str, str, Callable[[Iterable[Any]], Any]]]] = {
 _READ_AS: Final = {"between": "n", "semver_eq": "v", "matches": "r", "in_cidr": "i", "not_in_cidr": "i"}
 """View of the other operators that read an attribute as something else than text."""
 
+_ALTERNATIVE: Final = frozenset({"matches", "in_cidr", "not_in_cidr", "contains", "not_contains"})
+"""Operators that are written out for each of their values."""
+
 _TEXT_FORMS: Final = {
     "equals": "equality", "in": "equality", "not_equals": "equality", "not_in": "equality",
     "contains": "containment", "not_contains": "containment",
@@ -116,7 +119,7 @@ _TEXT_FORMS: Final = {
 
 
 def parts_of(condition: Condition | None) -> int:
-    """Count the conditions in a condition."""
+    """Count the conditions in a condition, as many as their texts will have."""
     match condition:
         case None:
             return 0
@@ -124,18 +127,23 @@ def parts_of(condition: Condition | None) -> int:
             return 1 + sum(map(parts_of, conditions))
         case Not(inner):
             return 1 + parts_of(inner)
-        case Clause() if condition.op == "matches" or condition.op.endswith("in_cidr"):
-            return len(condition.operand)
+        case Clause() if condition.op in _ALTERNATIVE:
+            return max(1, len(condition.values))
         case _:
             return 1
 
 
-def is_compilable(flag: Flag) -> bool:
-    """Tell whether a flag is small enough to be compiled."""
+def weight_of(flag: Flag) -> int:
+    """Count the parts of a flag, which tell how long compiling it takes."""
     serves = [flag.fallthrough, *(rule.serve for rule in flag.rules)]
     outcomes = sum(len(serve.outcomes) for serve in serves if isinstance(serve, Split))
-    parts = sum(parts_of(rule.when) for rule in flag.rules) + len(flag.prerequisites) + outcomes
-    return len(flag.rules) <= MAX_RULES and len(flag.prerequisites) <= MAX_RULES and parts <= MAX_PARTS
+    conditions = sum(parts_of(rule.when) + len(rule.needs.segments) for rule in flag.rules)
+    return 1 + conditions + len(flag.prerequisites) + outcomes
+
+
+def is_compilable(flag: Flag) -> bool:
+    """Tell whether a flag is small enough to be compiled."""
+    return max(len(flag.rules), len(flag.prerequisites)) <= MAX_RULES and weight_of(flag) <= MAX_PARTS
 
 
 @dataclass(slots=True)

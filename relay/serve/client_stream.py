@@ -5,7 +5,7 @@ falls behind owes nothing to history: the keys that moved since its last frame a
 newest values. Event ids name the configuration; a reconnect begins with `put` again, so nothing is ever replayed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -17,7 +17,7 @@ from relay.serve.access import Grant
 from relay.serve.answers import Context, Ledger, SharedFrames, native
 from relay.serve.freshness import position_id
 from relay.serve.kept_context import KeptContext
-from relay.serve.relevance import Update, is_visible
+from relay.serve.relevance import COMPILED_AT_MOST, Update, is_visible
 from relay.serve.stream import Stream
 from relay.settings import Streams as StreamSettings
 from relay.sync.store import Configuration
@@ -102,9 +102,9 @@ class ClientStream(Stream):
         answers = {key: native(evaluation) for key, evaluation in evaluations.items()}
         return b"retry: %d\n%b" % (self.retry_ms(), _event(EVENT_PUT, self._configuration, answers))
 
-    def _patch(self, keys: Iterable[str], context: Context) -> bytes:
-        program = self._configuration.program
-        evaluations = {key: program.evaluate(key, context, self._seen_ms) for key in keys}
+    def _patch(self, keys: Collection[str], context: Context) -> bytes:
+        program, few = self._configuration.program, len(keys) <= COMPILED_AT_MOST
+        evaluations = {key: program.evaluate(key, context, self._seen_ms, may_compile=few) for key in keys}
         self._ledger.enter(self._configuration, evaluations, "stream")
         return self._frames.get(self._configuration, evaluations, _patch_event)
 

@@ -14,6 +14,9 @@ from relay.engine.model import Environment, Evaluation, Flag, Segment
 from relay.engine.program import Program
 from relay.sync.configuration import Configuration
 
+COMPILED_AT_MOST = 8
+"""Flags that one client's turn may compile; each takes a fraction of a millisecond, mostly."""
+
 
 def touched_flags(before: Environment, after: Environment) -> frozenset[str]:
     """Return every flag whose evaluation may differ between two revisions of an environment.
@@ -113,9 +116,11 @@ class Update:
 
         Without a context (it was too large to be kept) every visible candidate counts.
         """
-        after = self.after.program
+        after, candidates = self.after.program, self.candidates(seen.environment)
+        # A change that touches many flags must not make one client wait until all of them are compiled.
+        may_compile = len(candidates) <= COMPILED_AT_MOST
         changed = set()
-        for key in self.candidates(seen.environment):
+        for key in candidates:
             old, new = seen.environment.flags.get(key), after.environment.flags.get(key)
             was_visible = is_visible(old, client_side_only=client_side_only)
             visible = is_visible(new, client_side_only=client_side_only)
@@ -123,7 +128,10 @@ class Update:
                 visible
                 and (
                     context is None
-                    or not same_answer(seen.evaluate(key, context, seen_ms), after.evaluate(key, context, self.now_ms))
+                    or not same_answer(
+                        seen.evaluate(key, context, seen_ms, may_compile=may_compile),
+                        after.evaluate(key, context, self.now_ms, may_compile=may_compile),
+                    )
                 )
             ):
                 changed.add(key)

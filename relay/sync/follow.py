@@ -84,10 +84,9 @@ class Follower:
         """The configurations that cannot be used, by environment id; None = in a message too broken to name one."""
         return self._inbox.refusals
 
-    @property
-    def clock_offset_ms(self) -> int | None:
-        """What must be added to the wall clock here for the authority's; None as long as nobody knows."""
-        return self._inbox.clock_offset_ms
+    def authority_ms(self) -> int | None:
+        """Return the authority's wall time, None as long as nobody knows it; see `Inbox.authority_ms`."""
+        return self._inbox.authority_ms()
 
     @property
     def stats(self) -> FollowStats:

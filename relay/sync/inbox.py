@@ -7,7 +7,7 @@ good configuration and every other environment go on (I8).
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -33,6 +33,8 @@ from relay.sync.collector import collector_paused
 from relay.sync.store import Store
 
 log = logging.getLogger(__name__)
+
+_CLOCKS_COMPARED = 8
 
 _Result = TypeVar("_Result")
 
@@ -80,14 +82,13 @@ class Inbox:
         first_sync: set once upstream has confirmed every environment that the key covers and that can be used.
         refusals: by environment id; None = in a message too broken to name one.
         stats: counters.
-        clock_offset_ms: what must be added to the wall clock here for the authority's; None as long as nobody knows.
     """
 
     def __init__(self, store: Store, clock: Clock, backoff: Backoff, fraction: Callable[[], float]) -> None:
         self.first_sync = asyncio.Event()
         self.refusals: dict[str | None, Refusal] = {}
         self.stats = FollowStats()
-        self.clock_offset_ms: int | None = None
+        self._authority_clock: deque[tuple[int, float]] = deque(maxlen=_CLOCKS_COMPARED)
         self._store = store
         self._clock = clock
         self._backoff = backoff
@@ -96,6 +97,16 @@ class Inbox:
         self._covered: frozenset[str] | None = None  # None until this upstream has said what the key covers
         self._confirmed: set[str] = set()
         self._ask_again_at = 0.0
+
+    def authority_ms(self) -> int | None:
+        """Return the authority's wall time as far as bookmarks tell it, None as long as none has come.
+
+        Counted on from there by the clock that only runs forward, as the wall clock here may be wrong and be put right.
+        What a bookmark takes on its way makes it late; so the one of the last few that came fastest tells.
+        """
+        now_s = self._clock.monotonic()
+        found = [at_ms + round((now_s - heard_s) * 1000) for at_ms, heard_s in self._authority_clock]
+        return max(found, default=None)
 
     def begin_stream(self) -> str | None:
         """Take note of a new stream; returns what to resume from, environments that need a snapshot left out."""
@@ -179,11 +190,9 @@ class Inbox:
         return True
 
     def _measure_clock(self, bookmark: Bookmark) -> None:
-        """Compare the clocks; what a bookmark takes on its way counts as the authority being behind by so much."""
-        if bookmark.at is None or bookmark.age_s is None:
-            return
-        at_ms = parse_rfc3339_ms(bookmark.at)
-        self.clock_offset_ms = at_ms + round(bookmark.age_s * 1000) - self._clock.wall_ms()
+        if bookmark.at is not None and bookmark.age_s is not None:
+            now_ms = parse_rfc3339_ms(bookmark.at) + round(bookmark.age_s * 1000)
+            self._authority_clock.append((now_ms, self._clock.monotonic()))
 
     def _cover(self, environments: Environments) -> None:
         self._store.cover(environments)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.engine.evaluate import evaluate
-from relay.engine.explain import Explanation, Step, explain
-from relay.engine.model import ErrorCode
+from relay.engine.explain import Explanation, Step, _Explained, explain
+from relay.engine.model import ErrorCode, UnknownOperator
 from tests.engine.build import HALF, OFF, ON, clause, environment, flag, rule, ruled, segment
 from tests.engine.configurations import contexts, flags, json_values, names, segments
 from tests.engine.test_totality import accepted, moments
@@ -176,6 +176,15 @@ def test_segments_say_who_is_in(held: dict[str, Any], text: str) -> None:
     twice = {"any": [{"segment": "s"}, {"segment": "s"}]}
     found = explained({"f": flag(rules=[rule(twice)], fallthrough=OFF)}, UNIT, {"s": held})
     assert sum(text in each for each in texts(found.steps)) == 1
+
+
+def test_an_unknown_operator_that_is_asked_says_so() -> None:
+    """Although a rule or segment that holds one is skipped before it comes to that."""
+    run = _Explained(environment({}), UNIT, 0)
+    assert run.meets(UnknownOperator("sounds_like")) is False
+    (step,) = run.steps()
+    assert (step.kind, step.holds, step.facts) == ("unknown_operator", False, {"op": "sounds_like"})
+    assert step.text == "this version does not know 'sounds_like'"
 
 
 def test_what_does_not_exist_has_no_steps() -> None:

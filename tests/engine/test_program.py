@@ -3,6 +3,7 @@
 The interpreter is the reference; what it answers is tested elsewhere.
 """
 
+from collections import deque
 from enum import StrEnum
 from typing import Any
 
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.engine.environment import amend
-from relay.engine.evaluate import evaluate, evaluate_all
+from relay.engine.evaluate import Run, evaluate, evaluate_all
+from relay.engine.model import AnyOf, Not, Reason, UnknownOperator
 from relay.engine.parse import parse_flag
-from relay.engine.program import CHUNK, Program, build, compile_steps
-from relay.engine.source import MAX_PARTS, MAX_RULES, is_compilable
+from relay.engine.program import CHUNK, CHUNK_PARTS, Program, build, compile_steps
+from relay.engine.source import MAX_PARTS, MAX_RULES, Source, is_compilable
 from tests.engine.build import HALF, OFF, ON, clause, environment, flag, rule, ruled, segment
 from tests.engine.configurations import contexts, flags, json_values, names, segments
 from tests.engine.test_totality import accepted, moments
@@ -28,13 +30,18 @@ def assert_equal(program: Program, context: Any, now_ms: int) -> None:
     held = program.environment
     for client_side_only in (False, True):
         wanted = evaluate_all(held, context, now_ms, client_side_only=client_side_only)
-        found = program.evaluate_all(context, now_ms, client_side_only=client_side_only)
-        assert found == wanted
-        assert {key: type(answer.value) for key, answer in found.items()} == {
-            key: type(answer.value) for key, answer in wanted.items()
-        }
+        # As it comes, and once it is compiled: both at first, the same from then on.
+        for _ in range(2):
+            found = program.evaluate_all(context, now_ms, client_side_only=client_side_only)
+            assert found == wanted
+            assert {key: type(answer.value) for key, answer in found.items()} == {
+                key: type(answer.value) for key, answer in wanted.items()
+            }
+            deque(compile_steps(program), maxlen=0)
     for key in (*held.flags, "nowhere"):
-        assert program.evaluate(key, context, now_ms) == evaluate(held, key, context, now_ms)
+        expected = evaluate(held, key, context, now_ms)
+        assert program.evaluate(key, context, now_ms, may_compile=False) == expected
+        assert program.evaluate(key, context, now_ms) == expected
 
 
 def compiled(flag_objects: dict[str, Any], segment_objects: dict[str, Any] | None = None) -> Program:
@@ -160,6 +167,34 @@ def test_splits_ramps_groups_and_prerequisites_over_many_units() -> None:
             assert_equal(program, context, now_ms)
 
 
+def test_a_chain_of_prerequisites_shares_its_answers() -> None:
+    """Alone and together, over several steps and chunks, each flag of a chain is worked out from one table of a run."""
+    chain = {
+        "f": flag(prerequisites=[{"flag": "g"}, {"flag": "h"}]),
+        "g": flag(prerequisites=[{"flag": "h", "variations": ["on"]}], group="x", client_side=False),
+        "h": flag(prerequisites=[{"flag": "i"}], group="x", fallthrough=HALF),
+        "i": flag(fallthrough=HALF, client_side=False),
+    }
+    program = compiled(chain)
+    for context in (*MANY, {}):
+        assert_equal(program, context, NOW_MS)
+    assert {program.evaluate("f", context, NOW_MS).reason for context in MANY} == {Reason.PREREQUISITE_FAILED}
+    ungrouped = compiled({key: {**obj, "group": None} for key, obj in chain.items()})
+    for context in MANY:
+        assert_equal(ungrouped, context, NOW_MS)
+    assert {ungrouped.evaluate("f", context, NOW_MS).value for context in MANY} == {True, False}
+
+
+def test_an_unknown_operator_is_written_as_never_holding() -> None:
+    """As the interpreter has it, although what contains one is left out before it comes to that."""
+    unknown = UnknownOperator("sounds_like")
+    for condition in (unknown, AnyOf((unknown,)), Not(unknown)):
+        source = Source()
+        function = source.function(source._condition(condition))
+        expected = Run(environment({}), {}, NOW_MS).meets(condition)
+        assert bool(function({}, None, None, NOW_MS, None)) is expected is isinstance(condition, Not)
+
+
 def test_what_is_too_large_is_interpreted() -> None:
     """Many rules, many conditions, many patterns, a large segment: all answered, none compiled."""
     many = {"any": [clause("a", "equals", number) for number in range(MAX_PARTS)]}
@@ -210,6 +245,19 @@ def test_a_change_compiles_only_its_own_chunk() -> None:
 
     emptied = amended(before, remove_flags=list(second.keys))
     assert emptied.public == (first,)
+
+
+def test_chunks_are_bounded_by_what_is_in_them() -> None:
+    """Heavy flags stand together in smaller numbers, one that is too large alone, and a place is left to who fits."""
+    heavy = ruled({"any": [clause("a", "contains", *"abcdefghij") for _ in range(5)]})
+    huge = ruled({"any": [clause("a", "contains", *"abcdefghij") for _ in range(20)]})
+    program = compiled({"huge": huge, **{f"heavy{number}": heavy for number in range(5)}, "light": flag()})
+    assert chunks_of(program) == [("huge",), ("heavy0", "heavy1"), ("heavy2", "heavy3"), ("heavy4", "light")]
+    assert all(chunk.weight <= CHUNK_PARTS for chunk in program.public[1:])
+    fuller = amended(program, upsert_flags={"more": parse_flag("more", flag()), "big": parse_flag("big", heavy)})
+    assert chunks_of(fuller)[1] == ("heavy0", "heavy1", "more")
+    assert chunks_of(fuller)[3] == ("heavy4", "light", "big")
+    assert_equal(fuller, {"a": "xcx"}, NOW_MS)
 
 
 def test_a_flag_that_becomes_private_changes_sides() -> None:

@@ -12,7 +12,7 @@ import pytest
 from relay.__main__ import main
 from relay.protocol.keys import Kind
 from relay.sync.snapshot_format import Content, encode_file
-from tests.relay.live import Live
+from tests.relay.live import Live, serving
 from tests.relay.objects import equals, flag, reference, rule
 from tests.relay.world import World
 
@@ -166,6 +166,23 @@ async def test_a_client_key_opens_no_explanation(live: Live, capsys: pytest.Capt
     status, said = await run(live, capsys, "explain", "beta", key=Kind.CLIENT)
     assert status == 2
     assert "not a client key. (403)" in said.err
+
+
+async def test_what_is_no_relay_is_said(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page where an answer should be, and a key that cannot stand in a header."""
+    live.world.app = _page
+    async with serving(live.world) as other:
+        status, said = await run(other, capsys, "eval", "beta")
+        assert (status, "that is no answer of a relay" in said.err) == (2, True)
+        status, said = await run(other, capsys, "explain", "beta")
+        assert (status, "the stream ended before it was complete" in said.err) == (2, True)
+    status, said = await run(live, capsys, "eval", "beta", key="hal_server_\nx")
+    assert (status, "the key cannot be sent" in said.err) == (2, True)
+
+
+async def _page(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+    await send({"type": "http.response.body", "body": b"<h1>It works!</h1>"})
 
 
 def test_a_key_may_stand_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,10 +90,10 @@ async def test_a_stream_that_fails_is_cut_and_the_others_go_on(world: World, mon
     """An error in one client's evaluation is logged, counted and nobody else's."""
     evaluate = Program.evaluate
 
-    def failing(program: Program, key: str, context: Any, now_ms: int) -> Any:
+    def failing(program: Program, key: str, context: Any, now_ms: int, **options: bool) -> Any:
         if context.get("bad"):
             raise RuntimeError("broken")
-        return evaluate(program, key, context, now_ms)
+        return evaluate(program, key, context, now_ms, **options)
 
     monkeypatch.setattr(Program, "evaluate", failing)
     async with world.running():

@@ -279,16 +279,20 @@ async def test_what_upstream_lacks_itself_is_kept(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("ahead_ms", [-20_000, 0, 3_600_000])
-async def test_bookmarks_tell_how_far_the_clocks_are_apart(stage: Stage, ahead_ms: int) -> None:
-    """The time at which the authority confirmed, and how long ago that was, make its clock of now."""
-    assert stage.follower.clock_offset_ms is None
-    connection = await stage.synced(FIRST)
-    at = rfc3339(stage.clock.wall_ms() + ahead_ms - 1_500)
+async def test_bookmarks_tell_the_authoritys_time(stage: Stage, ahead_ms: int) -> None:
+    """When it confirmed, how long ago that was, and what has passed since; the wall clock here has no say in it."""
+    assert stage.follower.authority_ms() is None
+    connection = await stage.server.next_connection()
+    connection.open(environments(), snapshot(FIRST))
+    now_ms = stage.clock.wall_ms() + ahead_ms
     marks = {FIRST.ref.id: mark_of(FIRST)}
-    for each in (Bookmark(marks, at, 1.5), Bookmark(marks, None, None)):
+    late = Bookmark(marks, rfc3339(now_ms - 30_000), 0.0)  # thirty seconds on its way
+    for each in (Bookmark(marks, rfc3339(now_ms - 1_500), 1.5), late, Bookmark(marks, None, None)):
         connection.send(encode_event("bookmark", [encode_bookmark(each, Audience.RELAY)]))
     await until(lambda: stage.follower.stats.bookmarks == 3)
-    assert stage.follower.clock_offset_ms == ahead_ms
+    stage.clock.jump_wall(-7_200_000)
+    await stage.clock.advance(10)
+    assert stage.follower.authority_ms() == now_ms + 10_000
 
 
 async def test_a_new_epoch_replaces_everything(stage: Stage) -> None:

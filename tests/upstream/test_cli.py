@@ -70,6 +70,23 @@ def test_init_founds_an_installation_once(tmp_path: Path) -> None:
     assert "relay key" in (tmp_path / "sign-in").read_text()
 
 
+def test_init_never_loses_the_password(tmp_path: Path) -> None:
+    """What cannot be written is said, nobody is made, and the next attempt tells a password that works."""
+    data = ("--data-dir", str(tmp_path / "data"))
+    failed = halyard("upstream", "init", *data, "--sign-in-file", str(tmp_path / "nowhere" / "sign-in"))
+    assert failed.exit_code == 2
+    assert "--sign-in-file: " in failed.stderr
+    assert halyard("upstream", "init", *data).stdout.startswith("sign in    owner@halyard.example   ")
+
+
+def test_init_makes_no_second_relay_key(tmp_path: Path) -> None:
+    """Whoever removed the file, or revoked the key, will have meant it."""
+    halyard("upstream", "init", "--data-dir", str(tmp_path))
+    (tmp_path / "relay.key").unlink()
+    assert halyard("upstream", "init", "--data-dir", str(tmp_path)).exit_code == 0
+    assert not (tmp_path / "relay.key").exists()
+
+
 def test_config_example() -> None:
     """`config.example.toml` is the output of this command."""
     assert halyard("config", "example").stdout == Path("config.example.toml").read_text()

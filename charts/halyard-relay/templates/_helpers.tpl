@@ -44,7 +44,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "halyard-relay.secretName" -}}
 {{- with .Values.upstream.key }}
-{{- if .value }}{{ include "halyard-relay.fullname" $ }}-key
+{{- if .value }}{{ include "halyard-relay.fullname" $ }}-upstream
 {{- else }}
 {{- required "upstream.key: a relay needs a key; set existingSecret to the name of a Secret that holds it, or value" .existingSecret }}
 {{- end }}
