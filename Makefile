@@ -21,13 +21,13 @@ run: $(VENV)/.upstream ## start upstream and relay with a demo project
 test: test-unit test-authority test-system ## run every test
 
 test-unit: $(VENV)/.dev ## engine, protocol and relay in process
-	$(BIN)/python -m pytest $(PARALLEL) tests/engine tests/protocol tests/relay
+	$(BIN)/python -m pytest $(PARALLEL) -m "not timed" tests/engine tests/protocol tests/relay
 
 test-authority: $(VENV)/.dev ## commands, storage and API on a real database, in process
 	$(BIN)/python -m pytest $(PARALLEL) tests/upstream
 
-test-system: $(VENV)/.dev $(VENV)/.node ## real services, started as a user starts them, and published clients
-	$(BIN)/python -m pytest -m system
+test-system: $(VENV)/.dev $(VENV)/.node ## real services and published clients, and what measures time
+	$(BIN)/python -m pytest -m "system or timed"
 
 lint: $(VENV)/.dev ## style, types, import contracts
 	$(BIN)/ruff check .

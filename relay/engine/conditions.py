@@ -94,6 +94,7 @@ def _tested_clause(node: Node, op: str) -> Condition:
         operator.test,
         operand,
         operator.wanted,
+        operator.reach,
     )
 
 

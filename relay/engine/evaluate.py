@@ -29,6 +29,7 @@ from relay.engine.model import (
     PercentageOf,
     Prerequisite,
     Ramp,
+    Reach,
     Reason,
     Rule,
     Segment,
@@ -47,7 +48,7 @@ def evaluate(environment: Environment, flag_key: str, context: Any, now_ms: int)
         return no_flag(environment, flag_key)
     if not isinstance(context, dict):
         return no_context(flag)
-    return Run(environment, context, now_ms).flag(flag)
+    return _answered(Run(environment, context, now_ms), flag)
 
 
 def evaluate_all(
@@ -58,7 +59,7 @@ def evaluate_all(
     if not isinstance(context, dict):
         return {flag.key: no_context(flag) for flag in flags}
     run = Run(environment, context, now_ms)
-    return {flag.key: run.flag(flag) for flag in flags}
+    return {flag.key: _answered(run, flag) for flag in flags}
 
 
 def belongs(environment: Environment, segment_key: str, context: dict[str, Any], now_ms: int) -> bool:
@@ -127,14 +128,42 @@ def unsettled(flag: Flag) -> Evaluation:
     return _failed(flag, ErrorCode.GENERAL, "its prerequisites form a cycle or nest too deeply")
 
 
+def too_deep(flag: Flag) -> Evaluation:
+    """Return the answer of a flag whose parts are nested too deeply; never of one that was parsed and assembled."""
+    return _failed(flag, ErrorCode.GENERAL, "its configuration is nested too deeply")
+
+
 def passes(clause: Clause, value: Any) -> bool:
-    """Test an attribute's value; of a list, any element may match, and a negated operator must see every one pass."""
+    """Test an attribute's value; of a list, any element may match, and a negated operator must see every one pass.
+
+    Of a list that is too long only the beginning is looked at; so a negated operator has not seen every one.
+    """
     if value is None:
         return False
     if not isinstance(value, list):
         return clause.test(clause.operand, value) is clause.wanted
-    passed = (clause.test(clause.operand, element) is clause.wanted for element in value)
-    return any(passed) if clause.wanted else all(passed)
+    elements = _within(clause.reach, value)
+    passed = (clause.test(clause.operand, element) is clause.wanted for element in elements)
+    return any(passed) if clause.wanted else len(elements) == len(value) and all(passed)
+
+
+def _within(reach: Reach, values: list[Any]) -> list[Any]:
+    """Return the elements that are looked at; always the first, of which an operator sees no more than it may."""
+    elements = values[: reach.elements]
+    if reach.characters is not None:
+        left = reach.characters
+        for index, element in enumerate(elements):
+            left -= len(element) if isinstance(element, str) else 0
+            if left < 0:
+                return elements[: max(index, 1)]
+    return elements
+
+
+def _answered(run: "Run", flag: Flag) -> Evaluation:
+    try:
+        return run.flag(flag)
+    except RecursionError:
+        return too_deep(flag)
 
 
 def _failed(flag: Flag, code: ErrorCode, detail: str) -> Evaluation:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from relay.engine.bucketing import bucket, draw
 from relay.engine.context import lookup, unit_of
-from relay.engine.evaluate import Run, no_context, no_flag, share_of
+from relay.engine.evaluate import Run, no_context, no_flag, share_of, too_deep
 from relay.engine.model import (
     All,
     AnyOf,
@@ -33,7 +33,6 @@ from relay.engine.model import (
     Segment,
     Serve,
     Split,
-    UnknownOperator,
 )
 
 _SHOWN_VALUES: Final = 20
@@ -78,7 +77,11 @@ def explain(environment: Environment, flag_key: str, context: Any, now_ms: int) 
     if not isinstance(context, dict):
         return Explanation(no_context(flag), ())
     run = _Explained(environment, context, now_ms)
-    return Explanation(run.flag(flag), run.steps())
+    try:
+        answer = run.flag(flag)
+    except RecursionError:
+        answer = too_deep(flag)
+    return Explanation(answer, run.steps())
 
 
 class _Explained(Run):
@@ -264,8 +267,8 @@ class _Explained(Run):
                 )
             case PercentageOf(attribute, salt, share):
                 return "percentage_of", *self._told_share(attribute.path, lookup(self.context, attribute), salt, share)
-            case UnknownOperator(op):
-                return "unknown_operator", f"this version does not know {op!r}", {"op": op}
+            case _:
+                return "unknown_operator", f"this version does not know {condition.op!r}", {"op": condition.op}
 
     def _told_clause(self, clause: Clause, *, result: bool) -> tuple[str, dict[str, Any]]:
         value = lookup(self.context, clause.attribute)

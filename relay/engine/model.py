@@ -97,6 +97,14 @@ Test = Callable[[Any, Any], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """How much of a list a clause looks at: so many elements, with so many characters together (None = any number)."""
+
+    elements: int
+    characters: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class All:
     """Holds when every condition holds; so does an empty one."""
 
@@ -131,6 +139,7 @@ class Clause:
     test: Test = field(compare=False)
     operand: Any = field(compare=False)
     wanted: bool
+    reach: Reach
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,18 @@ from functools import partial
 from typing import Any
 
 from relay.engine import literals, patterns
-from relay.engine.model import Test
+from relay.engine.model import Reach, Test
 
 MAX_PATTERNS = 100
+MAX_CONTAINED = 500
+MAX_AFFIXES = 1_000
+MAX_NETWORKS = 1_000
+MAX_SEARCHED = 4_096
+"""Characters of a text in which others are looked for."""
+MAX_ELEMENTS = 1_000
+"""Elements of a list that are looked at."""
+MAX_COSTLY_ELEMENTS = 50
+"""Those of operators whose cost grows with the number of their values."""
 
 
 class BadArgument(Exception):
@@ -33,6 +42,11 @@ class Arguments:
     values: tuple[Any, ...]
     fold_case: bool
 
+    def check_number(self, at_most: int, what: str) -> None:
+        """Refuse more values than an operator can test in time."""
+        if len(self.values) > at_most:
+            raise BadArgument(None, f"has {len(self.values)} {what}, at most {at_most} are allowed")
+
     def read(self, reader: Callable[[Any], Any], kind: str) -> tuple[Any, ...]:
         """Read every value, refusing the first for which the reader answers None."""
         operands = tuple(reader(value) for value in self.values)
@@ -41,13 +55,23 @@ class Arguments:
         return operands
 
 
+_LONG = Reach(MAX_ELEMENTS)
+_COSTLY = Reach(MAX_COSTLY_ELEMENTS)
+_SEARCHED = Reach(MAX_COSTLY_ELEMENTS, MAX_SEARCHED)
+_MATCHED = Reach(MAX_COSTLY_ELEMENTS, patterns.MAX_SUBJECT_BYTES)
+
+
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """How one operator reads its arguments and tests a value. A negated one wants the test to say False."""
+    """How one operator reads its arguments and tests a value. A negated one wants the test to say False.
+
+    `reach` is how much of a list it looks at, which bounds the time that a context can take.
+    """
 
     read: Callable[[Arguments], Any]
     test: Test
     wanted: bool = True
+    reach: Reach = _LONG
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +120,7 @@ def _folded(value: Any, by: Arguments | Scalars | Texts) -> Any:
 def _contains(wanted: Texts, value: Any) -> bool | None:
     if not isinstance(value, str):
         return None
-    subject = _folded(value, wanted)
+    subject = _folded(value[:MAX_SEARCHED], wanted)
     return any(text in subject for text in wanted.texts)
 
 
@@ -108,25 +132,37 @@ def _ends_with(wanted: Texts, value: Any) -> bool | None:
     return _folded(value, wanted).endswith(wanted.texts) if isinstance(value, str) else None
 
 
-def _patterns(arguments: Arguments) -> tuple[Any, ...]:
-    if len(arguments.values) > MAX_PATTERNS:
-        raise BadArgument(None, f"has {len(arguments.values)} patterns, at most {MAX_PATTERNS} are allowed")
+def _contained(arguments: Arguments) -> Texts:
+    arguments.check_number(MAX_CONTAINED, "texts")
+    return _texts(arguments)
+
+
+def _affixes(arguments: Arguments) -> Texts:
+    arguments.check_number(MAX_AFFIXES, "texts")
+    return _texts(arguments)
+
+
+def _pattern(arguments: Arguments) -> Any:
+    """Read all patterns into one; None if there is none."""
+    arguments.check_number(MAX_PATTERNS, "patterns")
     texts = _texts(replace(arguments, fold_case=False)).texts
-    return tuple(_pattern(index, text, arguments) for index, text in enumerate(texts))
-
-
-def _pattern(index: int, text: str, arguments: Arguments) -> Any:
+    for index, text in enumerate(texts):
+        try:
+            only = patterns.compile_pattern(text, fold_case=arguments.fold_case)
+        except ValueError as error:
+            raise BadArgument(index, str(error)) from error
+    if len(texts) <= 1:
+        return only if texts else None
     try:
-        return patterns.compile_pattern(text, fold_case=arguments.fold_case)
+        return patterns.join_patterns(texts, fold_case=arguments.fold_case)
     except ValueError as error:
-        raise BadArgument(index, str(error)) from error
+        raise BadArgument(None, f"cannot be searched together: {error}") from error
 
 
-def _matches(compiled: tuple[Any, ...], value: Any) -> bool | None:
+def _matches(pattern: Any, value: Any) -> bool | None:
     if not isinstance(value, str):
         return None
-    subject = patterns.subject_of(value)
-    return any(patterns.found(pattern, subject) for pattern in compiled)
+    return pattern is not None and patterns.found(pattern, patterns.subject_of(value))
 
 
 def _numbers(arguments: Arguments) -> tuple[Any, ...]:
@@ -141,23 +177,42 @@ def _moments(arguments: Arguments) -> tuple[Any, ...]:
     return arguments.read(literals.moment_ms, "an RFC 3339 time or epoch milliseconds")
 
 
-def _compared(
-    read: Callable[[Any], Any], holds: Callable[[Any, Any], bool], operands: tuple[Any, ...], value: Any
-) -> bool | None:
+def _compared(read: Callable[[Any], Any], holds: Callable[[Any, Any], bool], bound: Any, value: Any) -> bool | None:
     known = read(value)
-    return None if known is None else any(holds(known, operand) for operand in operands)
+    return None if known is None else bound is not None and holds(known, bound)
+
+
+_DECISIVE: Mapping[Any, Callable[[Any], Any]] = {operator.gt: min, operator.ge: min, operator.lt: max, operator.le: max}
+"""Which of several bounds decides whether any of them is kept."""
+
+
+def _ordered(
+    operands: Callable[[Arguments], tuple[Any, ...]], read: Callable[[Any], Any], holds: Callable[[Any, Any], bool]
+) -> Operator:
+    """Make an operator that compares with one bound, None if there is none."""
+
+    def bound(arguments: Arguments) -> Any:
+        found = operands(arguments)
+        return _DECISIVE[holds](found) if found else None
+
+    return Operator(bound, partial(_compared, read, holds))
 
 
 def _by_number(holds: Callable[[Any, Any], bool]) -> Operator:
-    return Operator(_numbers, partial(_compared, literals.number, holds))
+    return _ordered(_numbers, literals.number, holds)
 
 
 def _by_version(holds: Callable[[Any, Any], bool]) -> Operator:
-    return Operator(_versions, partial(_compared, literals.version, holds))
+    return _ordered(_versions, literals.version, holds)
 
 
 def _by_moment(holds: Callable[[Any, Any], bool]) -> Operator:
-    return Operator(_moments, partial(_compared, literals.moment_ms, holds))
+    return _ordered(_moments, literals.moment_ms, holds)
+
+
+def _is_version(versions: frozenset[literals.Version], value: Any) -> bool | None:
+    known = literals.version(value)
+    return None if known is None else known in versions
 
 
 def _range(arguments: Arguments) -> tuple[Any, ...]:
@@ -173,6 +228,7 @@ def _is_between(bounds: tuple[Any, ...], value: Any) -> bool | None:
 
 
 def _networks(arguments: Arguments) -> tuple[Any, ...]:
+    arguments.check_number(MAX_NETWORKS, "networks")
     return arguments.read(literals.network, "an IP network such as 10.0.0.0/8")
 
 
@@ -189,27 +245,27 @@ OPERATORS: Mapping[str, Operator] = {
     "not_equals": Operator(_scalars, _is_among, wanted=False),
     "in": Operator(_scalars, _is_among),
     "not_in": Operator(_scalars, _is_among, wanted=False),
-    "contains": Operator(_texts, _contains),
-    "not_contains": Operator(_texts, _contains, wanted=False),
-    "starts_with": Operator(_texts, _starts_with),
-    "not_starts_with": Operator(_texts, _starts_with, wanted=False),
-    "ends_with": Operator(_texts, _ends_with),
-    "not_ends_with": Operator(_texts, _ends_with, wanted=False),
-    "matches": Operator(_patterns, _matches),
+    "contains": Operator(_contained, _contains, reach=_SEARCHED),
+    "not_contains": Operator(_contained, _contains, wanted=False, reach=_SEARCHED),
+    "starts_with": Operator(_affixes, _starts_with, reach=_COSTLY),
+    "not_starts_with": Operator(_affixes, _starts_with, wanted=False, reach=_COSTLY),
+    "ends_with": Operator(_affixes, _ends_with, reach=_COSTLY),
+    "not_ends_with": Operator(_affixes, _ends_with, wanted=False, reach=_COSTLY),
+    "matches": Operator(_pattern, _matches, reach=_MATCHED),
     "gt": _by_number(operator.gt),
     "gte": _by_number(operator.ge),
     "lt": _by_number(operator.lt),
     "lte": _by_number(operator.le),
     "between": Operator(_range, _is_between),
-    "semver_eq": _by_version(operator.eq),
+    "semver_eq": Operator(lambda arguments: frozenset(_versions(arguments)), _is_version),
     "semver_gt": _by_version(operator.gt),
     "semver_gte": _by_version(operator.ge),
     "semver_lt": _by_version(operator.lt),
     "semver_lte": _by_version(operator.le),
     "before": _by_moment(operator.lt),
     "after": _by_moment(operator.gt),
-    "in_cidr": Operator(_networks, _is_in_network),
-    "not_in_cidr": Operator(_networks, _is_in_network, wanted=False),
+    "in_cidr": Operator(_networks, _is_in_network, reach=_COSTLY),
+    "not_in_cidr": Operator(_networks, _is_in_network, wanted=False, reach=_COSTLY),
 }
 
 # Read by `relay.engine.conditions`: they look at more than one value, or at none.

@@ -14,14 +14,14 @@ from operator import is_
 from typing import Any, Final
 
 from relay.engine.bucketing import winner
-from relay.engine.context import UNIT, unit_of
-from relay.engine.evaluate import Run, belongs, evaluate, no_context, no_flag
+from relay.engine.context import UNIT, attribute, lookup, unit_of
+from relay.engine.evaluate import Run, belongs, evaluate, no_context, no_flag, too_deep
 from relay.engine.model import Environment, Evaluation, Flag, Segment
-from relay.engine.source import MAX_PARTS, Function, Source, bytes_of, is_compilable, parts_of, weight_of
+from relay.engine.source import MAX_PARTS, Function, Source, bytes_of, is_compilable, parts_of, read_as, weight_of
 
 CHUNK: Final = 32
 """Flags in one function at most: enough to share what they look up."""
-CHUNK_PARTS: Final = 128
+CHUNK_PARTS: Final = 256
 """Parts in one function at most, unless a single flag has more: few enough to compile in some milliseconds."""
 
 
@@ -38,7 +38,7 @@ class Chunk:
 
     def compile(self) -> None:
         """Make the function."""
-        source = Source()
+        source = Source(is_shared=True)
         parts = [source.flag(flag) if is_compilable(flag) else source.call(_interpreted(flag)) for flag in self.flags]
         self.function = source.function(f"[{', '.join(parts)}]")
 
@@ -65,10 +65,13 @@ class Program:
             return no_context(flag)
         if not may_compile and flag_key not in self._single:
             return evaluate(self.environment, flag_key, context, now_ms)
-        function, needs_run = self.function_of(flag)
-        unit = unit_of(context.get(UNIT))
-        run = _Run(self, context, now_ms) if needs_run else None
-        answer: Evaluation = function(context, unit, bytes_of(unit), now_ms, run)
+        try:
+            function, needs_run = self.function_of(flag)
+            unit = unit_of(context.get(UNIT))
+            run = _Run(self, context, now_ms) if needs_run else None
+            answer: Evaluation = function(context, unit, bytes_of(unit), now_ms, run)
+        except RecursionError:
+            return too_deep(flag)
         return answer
 
     def evaluate_all(self, context: Any, now_ms: int, *, client_side_only: bool = False) -> dict[str, Evaluation]:
@@ -79,10 +82,14 @@ class Program:
         run, reference = _Run(self, context, now_ms), Run(self.environment, context, now_ms)
         answers: dict[str, Evaluation] = {}
         for chunk in chunks:
-            if chunk.function is None:
-                answers.update(zip(chunk.keys, map(reference.flag, chunk.flags), strict=True))
-            else:
-                answers.update(zip(chunk.keys, chunk.function(context, run.unit, run.raw, now_ms, run), strict=True))
+            try:
+                if chunk.function is None:
+                    found = [reference.flag(flag) for flag in chunk.flags]
+                else:
+                    found = chunk.function(context, run.unit, run.raw, now_ms, run)
+            except RecursionError:
+                found = [self.evaluate(key, context, now_ms, may_compile=False) for key in chunk.keys]
+            answers.update(zip(chunk.keys, found, strict=True))
         return answers
 
     def function_of(self, flag: Flag) -> tuple[Function, bool]:
@@ -123,7 +130,7 @@ class _Table(dict[str, Any]):
 class _Run:
     """The evaluation of any number of flags for one context at one moment, and what they look up in common."""
 
-    __slots__ = ("_answers", "_draws", "_members", "context", "now_ms", "program", "raw", "unit")
+    __slots__ = ("_answers", "_draws", "_members", "_reads", "context", "now_ms", "program", "raw", "unit")
 
     def __init__(self, program: Program, context: dict[str, Any], now_ms: int) -> None:
         self.program = program
@@ -134,6 +141,7 @@ class _Run:
         self._answers: _Table | None = None
         self._draws: _Table | None = None
         self._members: _Table | None = None
+        self._reads: _Table | None = None
 
     def flag(self, flag: Flag) -> Evaluation:
         """Evaluate a flag."""
@@ -165,6 +173,16 @@ class _Run:
         if self._members is None:
             self._members = _Table(self._member)
         return self._members
+
+    @property
+    def reads(self) -> _Table:
+        """What is read from attributes at some cost: by the letter of the view and the attribute's path."""
+        if self._reads is None:
+            self._reads = _Table(self._read)
+        return self._reads
+
+    def _read(self, view: str) -> Any:
+        return read_as(view[0], lookup(self.context, attribute(view[1:])))
 
     def _call(self, function: Function) -> Any:
         return function(self.context, self.unit, self.raw, self.now_ms, self)

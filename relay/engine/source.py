@@ -38,7 +38,7 @@ from relay.engine.model import (
     Serve,
     Split,
 )
-from relay.engine.operators import Scalars, Texts
+from relay.engine.operators import MAX_SEARCHED, Scalars, Texts
 
 MAX_RULES: Final = 20
 """Rules become expressions inside expressions; Python's compiler recurses into them."""
@@ -71,6 +71,7 @@ _VIEWS: Final[dict[str, str]] = {
     "v": "version({a})",
     "t": "moment({a})",
     "i": "address({a})",
+    "c": "{a}[:longest] if {a}.__class__ is str else None",
     "r": "subject({a})",
     "b": "unit_bytes({a})",
 }
@@ -86,28 +87,40 @@ _TOOLS: Final[dict[str, Any]] = {
     "passes": passes,
     "share_of": share_of,
     "found": patterns.found,
+    "longest": MAX_SEARCHED,
     "murmur3": mmh3.hash,
     "ON": ON,
 }
 
-_ORDERS: Final[dict[str, tuple[str, str, Callable[[Iterable[Any]], Any]]]] = {
-    "gt": ("n", ">", min),
-    "gte": ("n", ">=", min),
-    "lt": ("n", "<", max),
-    "lte": ("n", "<=", max),
-    "semver_gt": ("v", ">", min),
-    "semver_gte": ("v", ">=", min),
-    "semver_lt": ("v", "<", max),
-    "semver_lte": ("v", "<=", max),
-    "before": ("t", "<", max),
-    "after": ("t", ">", min),
+_COSTLY: Final[dict[str, Callable[[Any], Any]]] = {
+    "v": literals.version, "t": literals.moment_ms, "i": literals.address, "r": _subject
+}  # fmt: skip
+"""Readers of the views that take longer than looking them up in a table."""
+
+
+def read_as(letter: str, value: Any) -> Any:
+    """Return a costly view of an attribute's value."""
+    return _COSTLY[letter](value)
+
+
+_ORDERS: Final[dict[str, tuple[str, str]]] = {
+    "gt": ("n", ">"),
+    "gte": ("n", ">="),
+    "lt": ("n", "<"),
+    "lte": ("n", "<="),
+    "semver_gt": ("v", ">"),
+    "semver_gte": ("v", ">="),
+    "semver_lt": ("v", "<"),
+    "semver_lte": ("v", "<="),
+    "before": ("t", "<"),
+    "after": ("t", ">"),
 }
-"""View and comparison of the operators that ask for an order, and which of several operands decides."""
+"""View and comparison of the operators that ask for an order."""
 
 _READ_AS: Final = {"between": "n", "semver_eq": "v", "matches": "r", "in_cidr": "i", "not_in_cidr": "i"}
 """View of the other operators that read an attribute as something else than text."""
 
-_ALTERNATIVE: Final = frozenset({"matches", "in_cidr", "not_in_cidr", "contains", "not_contains"})
+_ALTERNATIVE: Final = frozenset({"in_cidr", "not_in_cidr", "contains", "not_contains"})
 """Operators that are written out for each of their values."""
 
 _TEXT_FORMS: Final = {
@@ -119,18 +132,20 @@ _TEXT_FORMS: Final = {
 
 
 def parts_of(condition: Condition | None) -> int:
-    """Count the conditions in a condition, as many as their texts will have."""
-    match condition:
-        case None:
-            return 0
-        case All(conditions) | AnyOf(conditions):
-            return 1 + sum(map(parts_of, conditions))
-        case Not(inner):
-            return 1 + parts_of(inner)
-        case Clause() if condition.op in _ALTERNATIVE:
-            return max(1, len(condition.values))
-        case _:
-            return 1
+    """Count the conditions in a condition, as many as their texts will have. Knows no depth that is too great."""
+    count, waiting = 0, [] if condition is None else [condition]
+    while waiting:
+        count += 1
+        match waiting.pop():
+            case All(conditions) | AnyOf(conditions):
+                waiting += conditions
+            case Not(inner):
+                waiting.append(inner)
+            case Clause(op=op, values=values) if op in _ALTERNATIVE:
+                count += max(0, len(values) - 1)
+            case _:
+                pass
+    return count
 
 
 def weight_of(flag: Flag) -> int:
@@ -148,7 +163,12 @@ def is_compilable(flag: Flag) -> bool:
 
 @dataclass(slots=True)
 class Source:
-    """The text of one function in the making, with the constants that it names."""
+    """The text of one function in the making, with the constants that it names.
+
+    One of several that run one after another shares with them what is costly to read.
+    """
+
+    is_shared: bool = False
 
     names: dict[str, Any] = field(default_factory=lambda: dict(_TOOLS))
     _attributes: dict[str, str] = field(default_factory=dict)
@@ -279,21 +299,21 @@ class Source:
         operand: Any = clause.operand
         if clause.op in _TEXT_FORMS:
             return self._quick_text(clause)
-        if clause.op in _ORDERS and operand:
-            letter, sign, decisive = _ORDERS[clause.op]
+        if clause.op in _ORDERS and operand is not None:
+            letter, sign = _ORDERS[clause.op]
             view = self._view(letter, clause.attribute)
-            return view, f"{view} {sign} {self._bound(decisive(operand))}"
+            return view, f"{view} {sign} {self._bound(operand)}"
         read_as = _READ_AS.get(clause.op)
-        if read_as is None:
+        if read_as is None or operand is None:
             return None
         view = self._view(read_as, clause.attribute)
         match read_as:
             case "n":
                 test = f"{self._bound(operand[0])} <= {view} <= {self._bound(operand[1])}"
             case "v":
-                test = f"({view} in {self._bound(frozenset(operand))})"
+                test = f"({view} in {self._bound(operand)})"
             case "r":
-                test = _any(f"found({self._bound(pattern)}, {view})" for pattern in operand)
+                test = f"found({self._bound(operand)}, {view})"
             case _:
                 networks = (f"({view}[0] == {each[0]} and {view}[1] & {each[2]} == {each[1]})" for each in operand)
                 test = _any(networks)
@@ -301,7 +321,8 @@ class Source:
 
     def _quick_text(self, clause: Clause) -> tuple[str, str] | None:
         operand: Scalars | Texts = clause.operand
-        view = self._view("s", clause.attribute)
+        form = _TEXT_FORMS[clause.op]
+        view = self._view("c" if form == "containment" else "s", clause.attribute)
         subject = f"{view}.casefold()" if operand.fold_case else view
         if isinstance(operand, Scalars):
             # Other values are not looked for in a text, and a text is none of them.
@@ -309,7 +330,6 @@ class Source:
             if len(texts) == 1:
                 return view, f"({subject} == {self._bound(next(iter(texts)))})"
             return view, f"({subject} in {self._bound(texts)})"
-        form = _TEXT_FORMS[clause.op]
         if form != "containment":
             return view, f"{subject}.{form}({self._bound(operand.texts)})"
         if len(operand.texts) > _MAX_ALTERNATIVES:
@@ -340,7 +360,10 @@ class Source:
         view = f"{letter}{value}"
         if view not in self._views:
             self._views[view] = letter
-            self._head.append(f"    {view} = {_VIEWS[letter].format(a=value)}")
+            read = _VIEWS[letter].format(a=value)
+            if self.is_shared and letter in _COSTLY:
+                read = f"{self._table('reads')}[{self._bound(letter + attribute.path)}]"
+            self._head.append(f"    {view} = {read}")
         return view
 
     def _table(self, name: str) -> str:

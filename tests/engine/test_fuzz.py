@@ -22,7 +22,7 @@ from tests.engine.scale import at_scale
 from tests.engine.test_totality import accepted, check, moments
 
 KINDS = 5
-CASES = at_scale(50_000, fast=500) // KINDS
+CASES = at_scale(50_000, fast=50) // KINDS
 """Of each kind, so that together they are what is promised."""
 
 

@@ -7,7 +7,16 @@ import pytest
 
 from relay.engine.evaluate import evaluate
 from relay.engine.node import InvalidConfig
-from relay.engine.operators import ALIASES, CONDITION_OPERATORS, MAX_PATTERNS, OPERATORS, canonical
+from relay.engine.operators import (
+    ALIASES,
+    CONDITION_OPERATORS,
+    MAX_COSTLY_ELEMENTS,
+    MAX_ELEMENTS,
+    MAX_PATTERNS,
+    MAX_SEARCHED,
+    OPERATORS,
+    canonical,
+)
 from relay.engine.parse import parse_flag
 from relay.engine.patterns import MAX_PATTERN_LENGTH, MAX_SUBJECT_BYTES
 from tests.engine.build import clause, environment, ruled
@@ -381,6 +390,38 @@ def test_limits_are_inclusive() -> None:
     """Patterns of the greatest length, and the greatest number of them, are accepted."""
     assert passes("x" * MAX_PATTERN_LENGTH, "matches", "x" * MAX_PATTERN_LENGTH)
     assert passes("x", "matches", *["y"] * (MAX_PATTERNS - 1), "x")
+
+
+def test_of_a_long_list_only_the_beginning_is_looked_at() -> None:
+    """An element behind it does not match, and a negated operator, which must see every one, does not hold."""
+    assert passes([0] * (MAX_ELEMENTS - 1) + [1], "equals", 1)
+    assert not passes([0] * MAX_ELEMENTS + [1], "equals", 1)
+    assert passes([0] * MAX_ELEMENTS, "not_equals", 1)
+    assert not passes([0] * (MAX_ELEMENTS + 1), "not_equals", 1)
+    assert passes(["x"] * (MAX_COSTLY_ELEMENTS - 1) + ["y"], "starts_with", "y")
+    assert not passes(["x"] * MAX_COSTLY_ELEMENTS + ["y"], "starts_with", "y")
+
+
+def test_of_long_texts_in_a_list_only_so_many_are_searched() -> None:
+    """As much as of a single text, and the first in any case."""
+    half = "x" * (MAX_SEARCHED // 2)
+    assert passes([half, half[1:] + "y"], "contains", "y")
+    assert not passes([half, half, "y"], "contains", "y")
+    assert not passes([half, half, "z"], "not_contains", "y")
+    assert passes(["x" * (MAX_SEARCHED - 1) + "y" + half], "contains", "y")
+    assert not passes("x" * MAX_SEARCHED + "y", "contains", "y")
+    assert passes([1, "y"], "matches", "y")
+    assert not passes(["x" * MAX_SUBJECT_BYTES, "y"], "matches", "y")
+
+
+def test_patterns_are_found_each_by_itself() -> None:
+    """They are searched as one, and neither their alternatives nor their flags nor their groups meet."""
+    assert passes("b", "matches", "x", "a|b")
+    assert not passes("xA", "matches", "^(?i)a$", "^x$")
+    assert not passes("Y", "matches", "(?i)x", "y")
+    assert passes("y", "matches", "(?P<name>x)", "(?P<name>y)")
+    with pytest.raises(InvalidConfig, match="cannot be searched together: is a pattern that costs too much"):
+        passes("x", "matches", *[r"\w{1,40}"] * 20)
 
 
 def test_canonical_names() -> None:

@@ -18,7 +18,7 @@ from relay.engine.program import Program, build
 from tests.engine.build import ON, environment, flag
 from tests.engine.scale import at_scale
 
-UNITS = tuple(f"user-{number}" for number in range(at_scale(200_000, fast=10_000)))
+UNITS = tuple(f"user-{number}" for number in range(at_scale(200_000, fast=5_000)))
 SIGMAS = 5
 # Upper 0.001 points of the chi-squared distribution, by degrees of freedom, from the usual tables.
 CRITICAL = {1: 10.828, 2: 13.816, 4: 18.467, 9: 27.877, 99: 148.230}

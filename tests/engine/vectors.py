@@ -350,9 +350,9 @@ CONDITIONS: Final[list[Json]] = [
         ("folded", "\u00e4rZ", True, "fold_case makes the pattern case-insensitive"),
     ], fold_case=True),
     *clause("matches", ["x$"], [
-        ("beyond 4,096 bytes", "a" * 4096 + "x", False, "only the first 4,096 bytes are searched"),
-        ("at 4,096 bytes", "a" * 4095 + "x", True, "all 4,096 bytes are searched"),
-        ("end of what is searched", "a" * 4095 + "xy", True, "$ is the end of what is searched"),
+        ("beyond 1,024 bytes", "a" * 1024 + "x", False, "only the first 1,024 bytes are searched"),
+        ("at 1,024 bytes", "a" * 1023 + "x", True, "all 1,024 bytes are searched"),
+        ("end of what is searched", "a" * 1023 + "xy", True, "$ is the end of what is searched"),
     ]),
     # numbers
     *clause("gt", [10], [

@@ -45,7 +45,7 @@ def test_a_cut_at_every_byte_keeps_every_record_before_it() -> None:
 
 def test_every_flipped_bit_costs_exactly_its_own_record() -> None:
     """One wrong bit anywhere, in a header or a body, loses that record and no other."""
-    records = [f"record {n} ".encode() * 4 for n in range(24)]
+    records = [f"record {n} ".encode() * 4 for n in range(10)]
     encoded = [encode(body, 1_790_000_000_000) for body in records]
     data = bytearray(b"".join(encoded))
     owner = [n for n, record in enumerate(encoded) for _ in record]
