@@ -40,12 +40,12 @@ format: $(VENV)/.dev ## let ruff put the code into form
 	$(BIN)/ruff format .
 
 coverage: $(VENV)/.dev ## branch coverage of the fast part, with its floors
-	$(BIN)/coverage run -m pytest -q -m "not system"
+	$(BIN)/coverage run -m pytest -q -m "not system and not timed"
 	$(BIN)/coverage report --include='relay/engine/*,relay/protocol/*,upstream/domain/*' --fail-under=100
 	$(BIN)/coverage report
 
 prove: $(VENV)/.dev ## property tests and fuzzing at heavy counts
-	HYPOTHESIS_PROFILE=prove $(BIN)/python -m pytest -m "not system" tests/engine tests/protocol tests/relay tests/upstream
+	HYPOTHESIS_PROFILE=prove $(BIN)/python -m pytest $(PARALLEL) -m "not system and not timed" tests/engine tests/protocol tests/relay tests/upstream
 
 bench: $(VENV)/.dev ## figures of this machine, as ratios to a reference in the same run
 	$(BIN)/python -m tests.bench
