@@ -121,7 +121,10 @@ def _contains(wanted: Texts, value: Any) -> bool | None:
     if not isinstance(value, str):
         return None
     subject = _folded(value[:MAX_SEARCHED], wanted)
-    return any(text in subject for text in wanted.texts)
+    if any(text in subject for text in wanted.texts):
+        return True
+    # Nobody has seen the rest, so the negated operator does not hold either.
+    return None if len(value) > MAX_SEARCHED else False
 
 
 def _starts_with(wanted: Texts, value: Any) -> bool | None:

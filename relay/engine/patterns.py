@@ -20,7 +20,13 @@ def compile_pattern(pattern: str, *, fold_case: bool) -> Any:
     """
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise ValueError(f"is a pattern of {len(pattern)} characters, at most {MAX_PATTERN_LENGTH} are allowed")
-    return _compiled(pattern, fold_case=fold_case)
+    compiled = _compiled(pattern, fold_case=fold_case)
+    try:
+        _compiled(f"(?:{pattern})", fold_case=fold_case)
+    except ValueError as error:
+        # Alone it is one, but it would swallow the patterns that it is joined with.
+        raise ValueError(r"opens \Q without \E") from error
+    return compiled
 
 
 def join_patterns(patterns: Sequence[str], *, fold_case: bool) -> Any:
@@ -44,7 +50,8 @@ def _compiled(pattern: str, *, fold_case: bool) -> Any:
     except UnicodeEncodeError as error:
         raise ValueError("is no RE2 pattern: it holds half of a surrogate pair") from error
     if compiled.programsize > MAX_PATTERN_PROGRAM:
-        raise ValueError("is a pattern that costs too much: its repetitions multiply")
+        size = compiled.programsize
+        raise ValueError(f"costs too much: {size} RE2 instructions, at most {MAX_PATTERN_PROGRAM} are allowed")
     return compiled
 
 

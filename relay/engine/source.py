@@ -71,7 +71,7 @@ _VIEWS: Final[dict[str, str]] = {
     "v": "version({a})",
     "t": "moment({a})",
     "i": "address({a})",
-    "c": "{a}[:longest] if {a}.__class__ is str else None",
+    "c": "{a} if {a}.__class__ is str and len({a}) <= longest else None",
     "r": "subject({a})",
     "b": "unit_bytes({a})",
 }

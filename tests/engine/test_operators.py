@@ -365,7 +365,7 @@ def test_missing_attribute_never_matches(op: str) -> None:
         ("matches", [r"(a)\1"], "[0]", r"is no RE2 pattern: invalid escape sequence: \1"),
         ("matches", ["\ud800"], "[0]", "is no RE2 pattern: it holds half of a surrogate pair"),
         ("matches", ["x" * 513], "[0]", "is a pattern of 513 characters, at most 512 are allowed"),
-        ("matches", ["(.{1,100}){10}Q"], "[0]", "is a pattern that costs too much: its repetitions multiply"),
+        ("matches", ["(.{1,100}){10}Q"], "[0]", "costs too much: 8995 RE2 instructions, at most 600 are allowed"),
         ("matches", ["x"] * 101, "", "has 101 patterns, at most 100 are allowed"),
         ("gt", ["abc"], "[0]", "must be a number"),
         ("gt", [True], "[0]", "must be a number"),
@@ -410,6 +410,9 @@ def test_of_long_texts_in_a_list_only_so_many_are_searched() -> None:
     assert not passes([half, half, "z"], "not_contains", "y")
     assert passes(["x" * (MAX_SEARCHED - 1) + "y" + half], "contains", "y")
     assert not passes("x" * MAX_SEARCHED + "y", "contains", "y")
+    assert not passes("x" * MAX_SEARCHED + "y", "not_contains", "y")
+    assert not passes(["x" * MAX_SEARCHED + "y"], "not_contains", "y")
+    assert passes("x" * MAX_SEARCHED, "not_contains", "y")
     assert passes([1, "y"], "matches", "y")
     assert not passes(["x" * MAX_SUBJECT_BYTES, "y"], "matches", "y")
 
@@ -420,7 +423,11 @@ def test_patterns_are_found_each_by_itself() -> None:
     assert not passes("xA", "matches", "^(?i)a$", "^x$")
     assert not passes("Y", "matches", "(?i)x", "y")
     assert passes("y", "matches", "(?P<name>x)", "(?P<name>y)")
-    with pytest.raises(InvalidConfig, match="cannot be searched together: is a pattern that costs too much"):
+    for values in (["\\Qa"], ["b", "\\Qa"], ["\\Qa", "\\Qb\\E"]):
+        with pytest.raises(InvalidConfig, match=r"opens .Q without .E"):
+            passes("x", "matches", *values)
+    assert passes("a.b", "matches", "x", "\\Qa.b\\E")
+    with pytest.raises(InvalidConfig, match="cannot be searched together: costs too much: "):
         passes("x", "matches", *[r"\w{1,40}"] * 20)
 
 
