@@ -107,7 +107,7 @@ class Forwarder:
         self._spool = spool
         self._session = session
         self._link = link
-        self._url = link.url.rstrip("/") + INGEST_PATH
+        self._url = link.url + INGEST_PATH
         self._timeout = aiohttp.ClientTimeout(total=link.request_timeout_s, connect=link.connect_timeout_s)
         self._key = key
         self._relay_id = relay_id
