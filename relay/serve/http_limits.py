@@ -17,8 +17,9 @@ from uuid import uuid4
 
 import httptools
 import orjson
+from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from relay.errors import Problem
@@ -32,7 +33,8 @@ logger = logging.getLogger(__name__)
 LINGER_S = 2.0
 # What stands on the request line beside path and query: method, version, separators.
 REQUEST_LINE_BYTES = 64
-# How long a request may be in all that was answered before its end came; on a longer one the connection is closed.
+# How long a body may be whose rest is read away after an early answer. The connection ends with the answer to a longer
+# one, which says so: a pooled client that was told nothing would send its next request into a closing connection.
 ANSWERED_BYTES = 1 << 20
 
 
@@ -212,6 +214,19 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not None:
             self.cycle.transport = cast("asyncio.Transport", self._gentle)
+            if any(_may_be_long(*field) for field in self.headers):
+                self._end_with_early_answer(self.cycle)
+
+    def _end_with_early_answer(self, cycle: RequestResponseCycle) -> None:
+        """Let an answer that comes before the end of the body say `connection: close`."""
+        send = cycle.send
+
+        async def send_early(message: ASGISendEvent) -> None:
+            if cycle.more_body and not cycle.response_started:
+                cycle.keep_alive = False
+            await send(message)
+
+        cycle.send = send_early  # type: ignore[method-assign]
 
     def on_message_complete(self) -> None:
         """Note the end of a request, also of one that has been answered, which uvicorn does not."""
@@ -283,6 +298,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self.cycle.response_started:
             self.transport.write(_answer(problem))
         self._close()
+
+
+def _may_be_long(name: bytes, value: bytes) -> bool:
+    """Tell whether a header field announces a body that may be longer than what is read away after an answer."""
+    return name == b"transfer-encoding" or (name == b"content-length" and int(value) > ANSWERED_BYTES)
 
 
 def _headers_too_large(limits: Limits) -> Problem:

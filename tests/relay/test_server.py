@@ -335,13 +335,27 @@ async def test_the_rest_of_an_answered_request_is_read_away() -> None:
 
 @pytest.mark.parametrize("rest", [b"x" * (ANSWERED_BYTES + 1), b"zz\r\n"])
 async def test_the_rest_of_an_answered_request_gets_no_second_answer(rest: bytes) -> None:
-    """What is too long or no body ends the connection without a word."""
+    """What is too long or no body ends the connection without a word but the answer's own `connection: close`."""
     framing = b"transfer-encoding: chunked" if rest.startswith(b"z") else b"content-length: 9999999"
     async with running() as up, up.peer() as peer:
         await peer.send(b"POST /early HTTP/1.1\r\nhost: a\r\n" + framing + b"\r\n\r\n")
-        assert (await peer.answer())[0] == 401
+        status, headers, _ = await peer.answer()
+        assert (status, headers["connection"]) == (401, "close")
         await peer.send(rest)
         assert await peer.is_closed()
+
+
+@pytest.mark.parametrize("framing", ["content-length: 2000000", "transfer-encoding: chunked"])
+async def test_a_long_body_that_is_read_keeps_the_connection(framing: str) -> None:
+    """Only an answer that comes before the end of such a body ends the connection, not the length as such."""
+    body = b"x" * 2_000_000 if "length" in framing else b"1\r\nx\r\n0\r\n\r\n"
+    async with running() as up, up.peer() as peer:
+        await peer.send(f"POST / HTTP/1.1\r\nhost: a\r\n{framing}\r\n\r\n".encode())
+        await peer.send(body)
+        status, headers, _ = await peer.answer()
+        assert (status, "connection" in headers) == (200, False)
+        await peer.send(GET)
+        assert (await peer.answer())[0] == 200
 
 
 async def test_the_rest_of_an_answered_request_has_the_keep_alive_time() -> None:
