@@ -8,14 +8,17 @@ committed the wake-up is sent even if the caller has gone away.
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from sqlalchemy import Connection
+
 from relay.clock import Clock
+from upstream.domain.affected import Affected, affected_by
 from upstream.domain.commands import Command
-from upstream.domain.entities import Entity, Environment
+from upstream.domain.entities import Change, Entity, Environment
 from upstream.domain.facts import Entropy, Facts, Notice
 from upstream.domain.permissions import Actor
 from upstream.steady import SteadyClock
@@ -24,6 +27,7 @@ from upstream.storage.edge import Delivery, Taken, take
 from upstream.storage.events import FORGOTTEN_AT_ONCE, forget_batches, forget_events
 from upstream.storage.history import DAY_MS, compact, forget_idempotency
 from upstream.storage.transaction import Committed, carry_out, expire_credentials
+from upstream.storage.view import StoredView
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +54,48 @@ class Outcome:
 
     `entity` is what the command is about, as it now is (after a deletion: as it last was); `entities` all that was
     written. `revisions` maps environment id to its new revision, where published content changed. `audit_id` is None
-    when the command changed nothing at all. `secret` is the raw text of a new key, shown this once.
+    when the command changed nothing at all. `secret` is the raw text of a new key, shown this once. Of a batch, these
+    two and `entity` are its last command's.
     """
 
     entity: Entity
     entities: tuple[Entity, ...]
     revisions: Mapping[str, int]
+    changes: tuple[Change, ...] = ()
     warnings: tuple[Notice, ...] = ()
     audit_id: str | None = None
     secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a command would do, and who would feel it."""
+
+    outcome: Outcome
+    affected: Affected
+
+
+class _TakenBackError(Exception):
+    """Carries what was done out of the transaction that its raising takes back."""
+
+    def __init__(self, done: Committed, affected: Affected) -> None:
+        super().__init__()
+        self.done = done
+        self.affected = affected
+
+
+def outcome_of(done: Committed) -> Outcome:
+    """Return what the caller is told of a transaction."""
+    decision = done.decision
+    return Outcome(
+        entity=decision.entity,
+        entities=tuple(entity for each in done.decisions for entity in each.save),
+        revisions=done.revisions,
+        changes=tuple(change for each in done.decisions for change in each.changes),
+        warnings=tuple(notice for each in done.decisions for notice in each.warnings),
+        audit_id=None if done.audit is None else done.audit.id,
+        secret=decision.secret,
+    )
 
 
 class Authority:
@@ -78,17 +115,30 @@ class Authority:
             Rejected: the command was refused; nothing changed.
             Unavailable: the database cannot take it now; nothing changed.
         """
+        return outcome_of(await self._database.write(self._work(command, actor), self._wake))
+
+    async def preview(self, command: Command, actor: Actor) -> Preview:
+        """Find out what `command` would do: everything is carried out and taken back again.
+
+        Raises:
+            Rejected: the command would be refused.
+            Unavailable: the database cannot take it now.
+        """
+        carry = self._work(command, actor)
+
+        def carry_and_take_back(connection: Connection) -> None:
+            done = carry(connection)
+            raise _TakenBackError(done, affected_by(done.decisions, StoredView(connection)))
+
+        try:
+            await self._database.write(carry_and_take_back)
+        except _TakenBackError as taken_back:
+            return Preview(outcome_of(taken_back.done), taken_back.affected)
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _work(self, command: Command, actor: Actor) -> Callable[[Connection], Committed]:
         facts = Facts(now_ms=self._clock.wall_ms(), entropy=self._entropy, actor=actor)
-        done = await self._database.write(partial(carry_out, command=command, facts=facts), self._wake)
-        decision = done.decision
-        return Outcome(
-            entity=decision.entity,
-            entities=decision.save,
-            revisions=done.revisions,
-            warnings=decision.warnings,
-            audit_id=None if done.audit is None else done.audit.id,
-            secret=decision.secret,
-        )
+        return partial(carry_out, command=command, facts=facts)
 
     async def take_from_edge(self, delivery: Delivery) -> Taken:
         """Carry out what was done at a relay; once, however often it is handed over.
@@ -136,10 +186,10 @@ class Authority:
 
     def _wake(self, done: Committed) -> None:
         self._wake_all(done.revisions)
-        touched = (*done.decision.save, *done.decision.remove)
-        for environment in touched:
-            if isinstance(environment, Environment):
-                self._notifier.wake(environment.id, None)
+        for decision in done.decisions:
+            for entity in (*decision.save, *decision.remove):
+                if isinstance(entity, Environment):
+                    self._notifier.wake(entity.id, None)
 
     def _wake_all(self, revisions: Mapping[str, int]) -> None:
         for environment_id, revision in revisions.items():

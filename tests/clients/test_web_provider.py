@@ -91,8 +91,8 @@ async def test_an_expired_stream_url(each: World) -> None:
     await each.hears("PROVIDER_STALE", mark)
     await each.set(enabled=False)
     # A URL is good in its period and the next one. Periods of another length have other numbers, so with another
-    # setting every URL from before is one of long ago.
-    each.pair.start_relay_with(**{TOKEN_S: "60"})
+    # setting every URL from before is of another time. A day, so that hardly a run sees a new period begin.
+    each.pair.start_relay_with(**{TOKEN_S: "86400"})
     await each.is_told(mark)
     assert await each.value() is False
     await each.streams(2)

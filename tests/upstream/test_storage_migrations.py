@@ -11,8 +11,11 @@ from sqlalchemy import text
 
 from tests.clocks import FakeClock
 from tests.upstream.rig import Bang, SeededEntropy, failing_at, url_of
+from upstream.domain.entities import Flag, FlagConfig
 from upstream.storage.database import Unavailable, open_database, sqlite_engine
+from upstream.storage.entity_history import version_of
 from upstream.storage.migrate import SchemaTooNew, migrate
+from upstream.storage.records import every
 from upstream.storage.tables import metadata
 
 EDITED: dict[str, Any] = {"version": 1, "created_at": 1, "updated_at": 1}
@@ -78,7 +81,7 @@ def test_a_migration_killed_at_any_statement_leaves_nothing_and_runs_again(tmp_p
 
 
 def test_what_an_older_schema_holds_is_kept(tmp_path: Path) -> None:
-    """Flags and configs of the first schema are there after the second, which takes a null where the first did not."""
+    """Flags and configs of the first schema are there after the newest, with a history that begins with them."""
     engine = sqlite_engine(url_of(tmp_path / "halyard.db"), begin="BEGIN IMMEDIATE")
     with engine.begin() as connection:
         migrate(connection, lineage_id="0" * 16, now_ms=1, target="0001")
@@ -91,6 +94,12 @@ def test_what_an_older_schema_holds_is_kept(tmp_path: Path) -> None:
         assert dict(kept) == FIRST_SCHEMA["flag_configs"]
         flag = connection.execute(text("SELECT * FROM flags")).mappings().one()
         assert dict(flag) == {**FIRST_SCHEMA["flags"], "number_format": None}
+        environment = connection.execute(text("SELECT require_review FROM environments")).scalar_one()
+        assert not environment
+        begun = [version_of(connection, "f", "e", 3), version_of(connection, "f", "", 1)]
+        assert [each and each.entity for each in begun] == [
+            every(connection, FlagConfig, flag_id="f")[0], every(connection, Flag, id="f")[0],
+        ]  # fmt: skip
         connection.execute(text("UPDATE flag_configs SET off = NULL"))
         connection.execute(text("DELETE FROM flags"))
         assert connection.execute(text("SELECT count(*) FROM flag_configs")).scalar() == 0
@@ -105,7 +114,7 @@ def test_a_newer_schema_is_refused_clearly(tmp_path: Path) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(SchemaTooNew, match=r"9999, which is newer than .*0002"):
+    with pytest.raises(SchemaTooNew, match=r"9999, which is newer than .*0003"):
         open_at(path)
 
 

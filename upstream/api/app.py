@@ -62,7 +62,7 @@ class SignInLimits:
     remembered: int = 10_000
 
 
-def create_api(  # noqa: PLR0913 - one argument per part
+def create_api(
     *,
     authority: Authority,
     database: Database,
@@ -97,7 +97,7 @@ def create_api(  # noqa: PLR0913 - one argument per part
     return _assembled(services, metrics_of, routers)
 
 
-def connected(  # noqa: PLR0913 - one argument per part
+def connected(
     *,
     authority: Authority,
     database: Database,

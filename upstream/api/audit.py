@@ -22,7 +22,7 @@ ActionName: TypeAlias = Annotated[str | None, Query(max_length=100, description=
 
 
 @router.get("/audit")
-async def list_organisation_audit(  # noqa: PLR0913, PLR0917 - one argument per query parameter
+async def list_organisation_audit(
     actor: AuditReader,
     page: Paged,
     services: Served,
@@ -50,7 +50,7 @@ async def list_organisation_audit(  # noqa: PLR0913, PLR0917 - one argument per 
 
 
 @router.get("/projects/{p}/audit")  # noqa: FAST003 - `ProjectAudit` takes it
-async def list_audit(  # noqa: PLR0913, PLR0917 - one argument per query parameter
+async def list_audit(
     at: ProjectAudit,
     page: Paged,
     services: Served,

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Response
 from upstream.api import shapes
 from upstream.api.answers import Json, changed, created, gone, one
 from upstream.api.body import Body, JsonBody, NewBody, absent
+from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.paging import Found, Paged
 from upstream.api.places import EnvironmentRef, ProjectAdminister, ProjectRead
@@ -47,10 +48,10 @@ async def list_environments(at: ProjectRead, page: Paged, services: Served) -> R
 async def create_environment(
     at: ProjectAdminister,
     body: Annotated[CreateEnvironmentBody, Depends(JsonBody(CreateEnvironmentBody))],
-    services: Served,
+    doing: Doing,
 ) -> Response:
     """Create an environment in which every flag is there, switched off."""
-    outcome = await services.authority.execute(CreateEnvironment(project=at.project.id, **body.given()), at.actor)
+    outcome = await doing(CreateEnvironment(project=at.project.id, **body.given()), at.actor)
     key = shapes.shape(outcome.entity)["key"]
     return created(outcome, f"/api/v2/projects/{at.project.key}/environments/{key}")
 
@@ -68,16 +69,16 @@ async def update_environment(
     e: EnvironmentRef,
     if_match: IfMatch,
     body: Annotated[UpdateEnvironmentBody, Depends(JsonBody(UpdateEnvironmentBody))],
-    services: Served,
+    doing: Doing,
 ) -> Response:
     """Change the named fields of an environment."""
     command = UpdateEnvironment(project=at.project.id, environment=e, if_match=if_match, **body.given())
-    return changed(await services.authority.execute(command, at.actor))
+    return changed(await doing(command, at.actor))
 
 
 @router.delete("/{e}", status_code=204)
-async def delete_environment(at: ProjectAdminister, e: EnvironmentRef, if_match: IfMatch, services: Served) -> Response:
+async def delete_environment(at: ProjectAdminister, e: EnvironmentRef, if_match: IfMatch, doing: Doing) -> Response:
     """Delete an environment: its keys die, its streams end."""
     command = DeleteEnvironment(project=at.project.id, environment=e, if_match=if_match)
-    await services.authority.execute(command, at.actor)
+    await doing(command, at.actor)
     return gone()

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from relay.errors import Problem
 from relay.serve.problems import render, unavailable
+from upstream.api.doing import Diverted
 from upstream.api.etags import etag
 from upstream.api.shapes import shape
 from upstream.domain.errors import Kind, Rejected
@@ -34,6 +35,7 @@ _RETRY_AFTER_S: Final = 2
 
 def install(app: FastAPI) -> None:
     """Make `app` answer every refusal as problem details."""
+    app.add_exception_handler(Diverted, _on_diverted)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(Rejected, _on_rejected)
     app.add_exception_handler(Unavailable, _on_unavailable)
@@ -61,6 +63,11 @@ def answer(problem: Problem, request: Request) -> Response:
     response = Response(body, problem.status)
     response.raw_headers = headers
     return response
+
+
+async def _on_diverted(_request: Request, diverted: Exception) -> Response:
+    assert isinstance(diverted, Diverted)  # noqa: S101 - registered for this class alone
+    return diverted.response
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

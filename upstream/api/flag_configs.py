@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from upstream.api import shapes
 from upstream.api.answers import Json, changed, one
 from upstream.api.body import Body, JsonBody, absent
+from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.places import EnvironmentRef, FlagRef, Place, ProjectRead, ProjectWrite, place_of
 from upstream.api.services import Served
@@ -78,13 +79,14 @@ async def read_config(at: ProjectRead, f: FlagRef, e: EnvironmentRef, services: 
 
 @router.put("/{f}/environments/{e}")
 @router.patch("/{f}/environments/{e}")
-async def update_config(  # noqa: PLR0913, PLR0917 - one argument per part of the request
+async def update_config(
     at: ProjectWrite,
     f: FlagRef,
     e: EnvironmentRef,
     if_match: IfMatch,
     body: Annotated[ConfigBody, Depends(JsonBody(ConfigBody))],
     services: Served,
+    doing: Doing,
 ) -> Response:
     """Change the named fields of a flag in one environment."""
     place = await place_of(services, at.project, f, e)
@@ -95,7 +97,7 @@ async def update_config(  # noqa: PLR0913, PLR0917 - one argument per part of th
         fields=body.fields(),
         if_match=if_match,
     )
-    return changed(await services.authority.execute(command, at.actor), _names(place))
+    return changed(await doing(command, at.actor), _names(place))
 
 
 @router.post("/{f}:toggle")
@@ -105,6 +107,7 @@ async def toggle_flag(
     if_match: IfMatch,
     body: Annotated[ToggleBody, Depends(JsonBody(ToggleBody))],
     services: Served,
+    doing: Doing,
 ) -> Response:
     """Switch a flag on or off in one environment."""
     place = await place_of(services, at.project, f, body.environment)
@@ -116,17 +119,17 @@ async def toggle_flag(
         reason=body.reason,
         if_match=if_match,
     )
-    return changed(await services.authority.execute(command, at.actor), _names(place))
+    return changed(await doing(command, at.actor), _names(place))
 
 
 @router.post("/{f}:kill")
 async def kill_flag(
-    at: ProjectWrite, f: FlagRef, body: Annotated[KillBody, Depends(JsonBody(KillBody))], services: Served
+    at: ProjectWrite, f: FlagRef, body: Annotated[KillBody, Depends(JsonBody(KillBody))], services: Served, doing: Doing
 ) -> Response:
     """Switch a flag off in one environment at once; also an archived one, and whatever version somebody else saw."""
     place = await place_of(services, at.project, f, body.environment)
     command = KillFlag(project=at.project.id, flag=place.flag.id, environment=place.environment.id, reason=body.reason)
-    return changed(await services.authority.execute(command, at.actor), _names(place))
+    return changed(await doing(command, at.actor), _names(place))
 
 
 def _names(place: Place) -> Mapping[str, str]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from upstream.api import shapes
 from upstream.api.answers import Json, changed, created, gone, one
 from upstream.api.body import Body, JsonBody, Moment, NewBody, absent
+from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.flag_configs import ConfigBody
 from upstream.api.paging import Found, Paged
@@ -94,7 +95,7 @@ class RestoreBody(Body):
 
 
 @router.get("")
-async def list_flags(  # noqa: PLR0913, PLR0917 - one argument per query parameter
+async def list_flags(
     at: ProjectRead,
     page: Paged,
     services: Served,
@@ -116,7 +117,7 @@ async def list_flags(  # noqa: PLR0913, PLR0917 - one argument per query paramet
 
 @router.post("", status_code=201)
 async def create_flag(
-    at: ProjectWrite, body: Annotated[CreateFlagBody, Depends(JsonBody(CreateFlagBody))], services: Served
+    at: ProjectWrite, body: Annotated[CreateFlagBody, Depends(JsonBody(CreateFlagBody))], services: Served, doing: Doing
 ) -> Response:
     """Create a flag in every environment."""
     command = CreateFlag(
@@ -125,7 +126,7 @@ async def create_flag(
         environments={reference: config.fields() for reference, config in body.environments.items()},
         **body.given("environments", *ConfigBody.model_fields),
     )
-    outcome = await services.authority.execute(command, at.actor)
+    outcome = await doing(command, at.actor)
     states = await _states_after(services, at, outcome)
     return created(outcome, f"/api/v2/projects/{at.project.key}/flags/{shapes.shape(outcome.entity)['key']}", states)
 
@@ -151,10 +152,11 @@ async def update_flag(
     if_match: IfMatch,
     body: Annotated[UpdateFlagBody, Depends(JsonBody(UpdateFlagBody))],
     services: Served,
+    doing: Doing,
 ) -> Response:
     """Change the named fields of a flag in every environment."""
     command = UpdateFlag(project=at.project.id, flag=f, if_match=if_match, **body.given())
-    outcome = await services.authority.execute(command, at.actor)
+    outcome = await doing(command, at.actor)
     return changed(outcome, await _states_after(services, at, outcome))
 
 
@@ -163,12 +165,12 @@ async def delete_flag(
     at: ProjectRemove,
     f: FlagRef,
     if_match: IfMatch,
-    services: Served,
+    doing: Doing,
     force: Annotated[bool, Query(description="Also delete a flag that others require.")] = False,  # noqa: FBT002 - a query parameter
 ) -> Response:
     """Delete a flag; its key is free at once."""
     command = DeleteFlag(project=at.project.id, flag=f, force=force, if_match=if_match)
-    await services.authority.execute(command, at.actor)
+    await doing(command, at.actor)
     return gone()
 
 
@@ -179,10 +181,11 @@ async def archive_flag(
     if_match: IfMatch,
     body: Annotated[ArchiveBody, Depends(JsonBody(ArchiveBody, is_required=False))],
     services: Served,
+    doing: Doing,
 ) -> Response:
     """Hide a flag and stop serving it."""
     command = ArchiveFlag(project=at.project.id, flag=f, force=body.force, if_match=if_match)
-    outcome = await services.authority.execute(command, at.actor)
+    outcome = await doing(command, at.actor)
     return changed(outcome, await _states_after(services, at, outcome))
 
 
@@ -193,10 +196,11 @@ async def restore_flag(
     if_match: IfMatch,
     body: Annotated[RestoreBody, Depends(JsonBody(RestoreBody, is_required=False))],  # noqa: ARG001 - read to be checked
     services: Served,
+    doing: Doing,
 ) -> Response:
     """Bring an archived flag back as it was."""
     command = RestoreFlag(project=at.project.id, flag=f, if_match=if_match)
-    outcome = await services.authority.execute(command, at.actor)
+    outcome = await doing(command, at.actor)
     return changed(outcome, await _states_after(services, at, outcome))
 
 

@@ -11,6 +11,7 @@ from upstream.api.answers import Json, created, gone, one
 from upstream.api.body import Body, JsonBody, Moment
 from upstream.api.caller import KeyReader, KeyWriter
 from upstream.api.credentials import credential_at, credentials_page
+from upstream.api.doing import Doing
 from upstream.api.paging import Found, Paged
 from upstream.api.places import project_at
 from upstream.api.services import Served
@@ -39,7 +40,7 @@ class CreateKeyBody(Body):
 
 
 @router.get("")
-async def list_keys(  # noqa: PLR0913, PLR0917 - one argument per query parameter
+async def list_keys(
     actor: KeyReader,
     page: Paged,
     services: Served,
@@ -64,11 +65,11 @@ async def list_keys(  # noqa: PLR0913, PLR0917 - one argument per query paramete
 
 @router.post("", status_code=201)
 async def create_key(
-    actor: KeyWriter, body: Annotated[CreateKeyBody, Depends(JsonBody(CreateKeyBody))], services: Served
+    actor: KeyWriter, body: Annotated[CreateKeyBody, Depends(JsonBody(CreateKeyBody))], doing: Doing
 ) -> Response:
     """Create a key; `key` in the answer is shown this once."""
     command = CreateKey(kind=CredentialKind(body.kind), **body.given("kind"))
-    outcome = await services.authority.execute(command, actor)
+    outcome = await doing(command, actor)
     location = f"/api/v2/keys/{shapes.shape(outcome.entity)['id']}"
     return created(outcome, location, {"key": outcome.secret})
 
@@ -80,8 +81,8 @@ async def read_key(actor: KeyReader, id: str, services: Served) -> Response:  # 
 
 
 @router.delete("/{id}", status_code=204)
-async def revoke_key(actor: KeyWriter, id: str, services: Served) -> Response:  # noqa: A002 - the path's name
+async def revoke_key(actor: KeyWriter, id: str, services: Served, doing: Doing) -> Response:  # noqa: A002 - the path's name
     """Revoke a key: it stops working everywhere as soon as the change arrives, and its streams end."""
     await services.database.read(lambda connection: credential_at(connection, actor, id, "key"))
-    await services.authority.execute(RevokeKey(credential=id), actor)
+    await doing(RevokeKey(credential=id), actor)
     return gone()

@@ -9,6 +9,7 @@ from upstream.api import shapes
 from upstream.api.answers import Json, changed, created, gone, one
 from upstream.api.body import Body, JsonBody, absent
 from upstream.api.caller import MemberReader, MemberWriter
+from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.paging import Found, Paged
 from upstream.api.passwords import MAX_CHARACTERS, MIN_CHARACTERS
@@ -54,11 +55,14 @@ async def list_members(actor: MemberReader, page: Paged, services: Served) -> Re
 
 @router.post("", status_code=201)
 async def create_member(
-    actor: MemberWriter, body: Annotated[CreateMemberBody, Depends(JsonBody(CreateMemberBody))], services: Served
+    actor: MemberWriter,
+    body: Annotated[CreateMemberBody, Depends(JsonBody(CreateMemberBody))],
+    services: Served,
+    doing: Doing,
 ) -> Response:
     """Add a member."""
     command = CreateMember(**await _with_hash(services, body), **body.given("password"))
-    outcome = await services.authority.execute(command, actor)
+    outcome = await doing(command, actor)
     return created(outcome, f"/api/v2/members/{shapes.shape(outcome.entity)['id']}")
 
 
@@ -79,17 +83,18 @@ async def update_member(
     if_match: IfMatch,
     body: Annotated[UpdateMemberBody, Depends(JsonBody(UpdateMemberBody))],
     services: Served,
+    doing: Doing,
 ) -> Response:
     """Change the named fields of a member; a new password ends their sign-ins in the same transaction."""
     fields = {**await _with_hash(services, body), **body.given("password")}
-    outcome = await services.authority.execute(UpdateMember(member=id, if_match=if_match, **fields), actor)
+    outcome = await doing(UpdateMember(member=id, if_match=if_match, **fields), actor)
     return changed(outcome)
 
 
 @router.delete("/{id}", status_code=204)
-async def delete_member(actor: MemberWriter, id: str, if_match: IfMatch, services: Served) -> Response:  # noqa: A002 - the path's name
+async def delete_member(actor: MemberWriter, id: str, if_match: IfMatch, doing: Doing) -> Response:  # noqa: A002 - the path's name
     """Remove a member and end their sign-ins."""
-    await services.authority.execute(DeleteMember(member=id, if_match=if_match), actor)
+    await doing(DeleteMember(member=id, if_match=if_match), actor)
     return gone()
 
 

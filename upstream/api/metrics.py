@@ -39,7 +39,7 @@ Name = Annotated[str | None, Query(max_length=256)]
 
 
 @router.get("/metrics", summary="Evaluation counts by flag, environment, variation and hour")
-async def counts(  # noqa: PLR0913, PLR0917 - one argument per part of the query
+async def counts(
     found: ProjectRead,
     services: Served,
     flag: Name = None,
@@ -70,7 +70,7 @@ async def counts(  # noqa: PLR0913, PLR0917 - one argument per part of the query
 
 
 @router.get("/events", summary="Tracked events in the order of arrival")
-async def events(  # noqa: PLR0913, PLR0917 - one argument per part of the query
+async def events(
     found: ProjectRead,
     services: Served,
     environment: Name = None,

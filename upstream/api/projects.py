@@ -9,6 +9,7 @@ from upstream.api import shapes
 from upstream.api.answers import Json, changed, created, gone, one
 from upstream.api.body import Body, JsonBody, NewBody, absent
 from upstream.api.caller import FlagReader, ProjectWriter
+from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.paging import Found, Paged
 from upstream.api.places import ProjectAdminister, ProjectRead
@@ -54,13 +55,13 @@ async def list_projects(actor: FlagReader, page: Paged, services: Served) -> Res
 
 @router.post("/projects", status_code=201)
 async def create_project(
-    actor: ProjectWriter, body: Annotated[CreateProjectBody, Depends(JsonBody(CreateProjectBody))], services: Served
+    actor: ProjectWriter, body: Annotated[CreateProjectBody, Depends(JsonBody(CreateProjectBody))], doing: Doing
 ) -> Response:
     """Create a project with its environments."""
     given = body.environments
     environments = None if given is None else [NewEnvironment(**each.given()) for each in given]
     command = CreateProject(**body.given("environments"), environments=environments)
-    outcome = await services.authority.execute(command, actor)
+    outcome = await doing(command, actor)
     return created(outcome, f"/api/v2/projects/{shapes.shape(outcome.entity)['key']}")
 
 
@@ -76,15 +77,15 @@ async def update_project(
     at: ProjectAdminister,
     if_match: IfMatch,
     body: Annotated[UpdateProjectBody, Depends(JsonBody(UpdateProjectBody))],
-    services: Served,
+    doing: Doing,
 ) -> Response:
     """Change the named fields of a project."""
     command = UpdateProject(project=at.project.id, if_match=if_match, **body.given())
-    return changed(await services.authority.execute(command, at.actor))
+    return changed(await doing(command, at.actor))
 
 
 @router.delete("/projects/{p}", status_code=204)  # noqa: FAST003 - `ProjectAdminister` takes it
-async def delete_project(at: ProjectAdminister, if_match: IfMatch, services: Served) -> Response:
+async def delete_project(at: ProjectAdminister, if_match: IfMatch, doing: Doing) -> Response:
     """Delete a project with all that it owns; its keys die and its streams end."""
-    await services.authority.execute(DeleteProject(project=at.project.id, if_match=if_match), at.actor)
+    await doing(DeleteProject(project=at.project.id, if_match=if_match), at.actor)
     return gone()

@@ -8,6 +8,7 @@ from pydantic import Field, WithJsonSchema
 from upstream.api import shapes
 from upstream.api.answers import Json, changed, created, gone, one
 from upstream.api.body import Body, JsonBody, NewBody, absent
+from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.paging import Found, Paged
 from upstream.api.places import ProjectRead, ProjectRemove, ProjectWrite, SegmentRef
@@ -53,10 +54,10 @@ async def list_segments(at: ProjectRead, page: Paged, services: Served) -> Respo
 
 @router.post("", status_code=201)
 async def create_segment(
-    at: ProjectWrite, body: Annotated[CreateSegmentBody, Depends(JsonBody(CreateSegmentBody))], services: Served
+    at: ProjectWrite, body: Annotated[CreateSegmentBody, Depends(JsonBody(CreateSegmentBody))], doing: Doing
 ) -> Response:
     """Create a segment."""
-    outcome = await services.authority.execute(CreateSegment(project=at.project.id, **body.given()), at.actor)
+    outcome = await doing(CreateSegment(project=at.project.id, **body.given()), at.actor)
     key = shapes.shape(outcome.entity)["key"]
     return created(outcome, f"/api/v2/projects/{at.project.key}/segments/{key}")
 
@@ -74,11 +75,11 @@ async def update_segment(
     s: SegmentRef,
     if_match: IfMatch,
     body: Annotated[UpdateSegmentBody, Depends(JsonBody(UpdateSegmentBody))],
-    services: Served,
+    doing: Doing,
 ) -> Response:
     """Change the named fields of a segment."""
     command = UpdateSegment(project=at.project.id, segment=s, if_match=if_match, **body.given())
-    return changed(await services.authority.execute(command, at.actor))
+    return changed(await doing(command, at.actor))
 
 
 @router.delete("/{s}", status_code=204)
@@ -86,10 +87,10 @@ async def delete_segment(
     at: ProjectRemove,
     s: SegmentRef,
     if_match: IfMatch,
-    services: Served,
+    doing: Doing,
     force: Annotated[bool, Query(description="Also delete a segment that rules name.")] = False,  # noqa: FBT002 - a query parameter
 ) -> Response:
     """Delete a segment."""
     command = DeleteSegment(project=at.project.id, segment=s, force=force, if_match=if_match)
-    await services.authority.execute(command, at.actor)
+    await doing(command, at.actor)
     return gone()

@@ -54,6 +54,7 @@ def environment(entity: Environment) -> Shape:
         "name": entity.name,
         "sort": entity.sort,
         "critical": entity.critical,
+        "require_review": entity.require_review,
         "revision": entity.revision,
         **_edited(entity),
     }
@@ -130,6 +131,7 @@ def credential(entity: Credential) -> Shape:
         "last_used_at": _time(entity.last_used_at),
         "revoked_at": _time(entity.revoked_at),
         "created_by": entity.created_by,
+        "replaces": entity.replaces,
         **_edited(entity),
     }
 

@@ -35,7 +35,7 @@ class Session:
 class SignIn:
     """Opens, renews and ends sign-ins."""
 
-    def __init__(  # noqa: PLR0913 - one argument per part
+    def __init__(
         self,
         *,
         database: Database,

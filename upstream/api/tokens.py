@@ -11,6 +11,7 @@ from upstream.api.answers import Json, created, gone, one
 from upstream.api.body import Body, JsonBody, Moment
 from upstream.api.caller import KeyReader, KeyWriter
 from upstream.api.credentials import credential_at, credentials_page
+from upstream.api.doing import Doing
 from upstream.api.paging import Found, Paged
 from upstream.api.services import Served
 from upstream.domain.commands import CreateToken, RevokeToken
@@ -41,10 +42,10 @@ async def list_tokens(actor: KeyReader, page: Paged, services: Served) -> Respon
 
 @router.post("", status_code=201)
 async def create_token(
-    actor: KeyWriter, body: Annotated[CreateTokenBody, Depends(JsonBody(CreateTokenBody))], services: Served
+    actor: KeyWriter, body: Annotated[CreateTokenBody, Depends(JsonBody(CreateTokenBody))], doing: Doing
 ) -> Response:
     """Create a token; `token` in the answer is shown this once."""
-    outcome = await services.authority.execute(CreateToken(**body.given()), actor)
+    outcome = await doing(CreateToken(**body.given()), actor)
     location = f"/api/v2/tokens/{shapes.shape(outcome.entity)['id']}"
     return created(outcome, location, {"token": outcome.secret})
 
@@ -56,8 +57,8 @@ async def read_token(actor: KeyReader, id: str, services: Served) -> Response:  
 
 
 @router.delete("/{id}", status_code=204)
-async def revoke_token(actor: KeyWriter, id: str, services: Served) -> Response:  # noqa: A002 - the path's name
+async def revoke_token(actor: KeyWriter, id: str, services: Served, doing: Doing) -> Response:  # noqa: A002 - the path's name
     """Revoke a token; it is refused from the next request on."""
     await services.database.read(lambda connection: credential_at(connection, actor, id, "token"))
-    await services.authority.execute(RevokeToken(credential=id), actor)
+    await doing(RevokeToken(credential=id), actor)
     return gone()

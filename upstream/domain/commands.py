@@ -356,8 +356,19 @@ class RevokeToken:
     credential: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Several commands in one transaction: all of them or none, and one revision for each environment concerned.
+
+    Each is decided in the state that the ones before it leave, and has an audit entry of its own.
+    """
+
+    commands: Sequence["Command"]
+
+
 Command: TypeAlias = (
-    CreateOrganisation
+    Batch
+    | CreateOrganisation
     | CreateMember
     | UpdateMember
     | DeleteMember

@@ -99,7 +99,7 @@ class Environment:
     """One place where flags are evaluated; the unit of revisions, streams and keys.
 
     `revision` and the hashes belong to the published content and are written by the change log alone; `version` counts
-    the edits of this entity.
+    the edits of this entity. With `require_review`, flags change here through approved change requests only.
     """
 
     id: str
@@ -116,6 +116,7 @@ class Environment:
     revision: int = 0
     content_hash: str = ""
     credentials_hash: str = ""
+    require_review: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +234,7 @@ class Credential:
 
     `hash` is its SHA-256 and goes to relays, `h2` the SHA-256 of "edge:" + raw text and is never streamed. A server or
     client key has an `environment_id`; relay keys and tokens may be limited to `projects` and `environments` (ids;
-    None means all of the organisation).
+    None means all of the organisation). `replaces` is the id of the key that this one was rotated from.
     """
 
     id: str
@@ -255,6 +256,7 @@ class Credential:
     version: int
     created_at: int
     updated_at: int
+    replaces: str | None = None
 
     def covers(self, environment: Environment) -> bool:
         """Tell whether this key belongs in the stream of `environment`, which is of the same organisation."""
@@ -267,6 +269,83 @@ class Credential:
     def is_alive(self, now_ms: int) -> bool:
         """Tell whether this key is neither revoked nor expired at `now_ms`."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now_ms)
+
+
+class ScheduleStatus(StrEnum):
+    """What became of a scheduled change."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Commands (as `command_codec` writes them) to be carried out at `run_at`, for whoever `actor` then is.
+
+    `actor` is `{type, id, name}`; what they may do is looked up when the time comes. `result` says what came of it.
+    """
+
+    id: str
+    project_id: str
+    commands: tuple[JsonObject, ...]
+    run_at: int
+    status: ScheduleStatus
+    actor: JsonObject
+    reason: str | None
+    result: JsonObject | None
+    version: int
+    created_at: int
+    updated_at: int
+
+
+class RequestStatus(StrEnum):
+    """Where a change request stands."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    APPLIED = "applied"
+    VOIDED = "voided"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRequest:
+    """Commands that somebody proposes and somebody else reviews, bound to the versions that both have seen.
+
+    `bound` lists `{entity_id, environment_id, version}`; an edit of any of these voids the request. `preview` is the
+    difference as it was proposed, `author` is `{type, id, name}`, `reviews` are `{by, verdict, comment, at}`.
+    """
+
+    id: str
+    project_id: str
+    title: str
+    description: str | None
+    commands: tuple[JsonObject, ...]
+    bound: tuple[JsonObject, ...]
+    preview: JsonObject
+    status: RequestStatus
+    author: JsonObject
+    reviews: tuple[JsonObject, ...]
+    version: int
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneTimeToken:
+    """Lets somebody choose a password once: `kind` is `invitation` or `reset`, `hash` the SHA-256 of the raw token."""
+
+    id: str
+    member_id: str
+    kind: Literal["invitation", "reset"]
+    hash: str
+    created_by: str | None
+    created_at: int
+    expires_at: int
+    used_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,4 +381,6 @@ class AuditEntry:
     revisions: Mapping[str, int] = field(default_factory=dict)
 
 
-Entity: TypeAlias = Organisation | Member | Project | Environment | Flag | FlagConfig | Segment | Credential
+Entity: TypeAlias = (
+    Organisation | Member | Project | Environment | Flag | FlagConfig | Segment | Credential | Schedule | ChangeRequest
+)

@@ -6,10 +6,11 @@ the read-only lookup of what is stored; a `Decision` says what to store, nothing
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from upstream.domain.entities import (
     Change,
+    ChangeRequest,
     Credential,
     Entity,
     Environment,
@@ -17,6 +18,7 @@ from upstream.domain.entities import (
     FlagConfig,
     Member,
     Project,
+    Schedule,
     Segment,
 )
 from upstream.domain.permissions import Actor
@@ -102,6 +104,15 @@ class View(Protocol):
 
     def member_by_email(self, email: str) -> Member | None:
         """Return whoever uses the address, in any organisation."""
+
+    def version(self, entity_id: str, environment_id: str, version: int) -> Any:
+        """Return a version that a flag, config or segment had, or None; `environment_id` is empty but for configs."""
+
+    def schedule(self, project_id: str, schedule_id: str) -> Schedule | None:
+        """Return a scheduled change of the project."""
+
+    def change_request(self, project_id: str, request_id: str) -> ChangeRequest | None:
+        """Return a change request of the project."""
 
     def owners(self, organisation_id: str) -> int:
         """Return how many owners the organisation has."""

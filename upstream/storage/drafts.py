@@ -61,6 +61,15 @@ def drafts_of_expired(connection: Connection, now_ms: int) -> Drafts:
     return drafts
 
 
+def still_there(connection: Connection, drafts: Drafts) -> Drafts:
+    """Return the drafts of those environments that the transaction has not deleted after drafting them."""
+    if not drafts:
+        return drafts
+    table = tables.environments
+    found = set(connection.execute(select(table.c.id).where(table.c.id.in_(drafts))).scalars())
+    return {environment_id: names for environment_id, names in drafts.items() if environment_id in found}
+
+
 def _constant(rendered: dict[str, Any] | None) -> Render:
     return lambda _version: rendered
 

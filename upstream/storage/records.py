@@ -22,6 +22,7 @@ from sqlalchemy import (
 from upstream.domain.entities import (
     AuditEntry,
     Change,
+    ChangeRequest,
     Credential,
     CredentialKind,
     Entity,
@@ -31,12 +32,16 @@ from upstream.domain.entities import (
     FlagKind,
     FlagType,
     Member,
+    OneTimeToken,
     Organisation,
     Prerequisite,
     Project,
     RefreshToken,
+    RequestStatus,
     Role,
     Rule,
+    Schedule,
+    ScheduleStatus,
     Segment,
     Target,
     Variation,
@@ -88,6 +93,8 @@ _READ: Mapping[type, Mapping[str, Read]] = {
         "environments": _texts,
         "origins": tuple,
     },
+    Schedule: {"commands": tuple, "status": ScheduleStatus},
+    ChangeRequest: {"commands": tuple, "bound": tuple, "status": RequestStatus, "reviews": tuple},
     AuditEntry: {"changes": _each(_spread(Change))},
 }
 
@@ -101,6 +108,9 @@ TABLES: Mapping[type, Table] = {
     FlagConfig: tables.flag_configs,
     Segment: tables.segments,
     Credential: tables.credentials,
+    Schedule: tables.schedules,
+    ChangeRequest: tables.change_requests,
+    OneTimeToken: tables.one_time_tokens,
     AuditEntry: tables.audit,
 }
 
@@ -162,6 +172,15 @@ def pair(row: Row[Any], left: type[Any], right: type[Any]) -> tuple[Any, Any]:
     """Return the two entities of a joined row of `columns(left) + columns(right)`."""
     width = len(_FIELDS[left])
     return made(left, row[:width]), made(right, row[width:])
+
+
+def entity_of(kind: type[E], body: Mapping[str, Any]) -> E:
+    """Return the entity that `values_of` gave, after its way through JSON; newer fields have their default."""
+    given = {name: body[name] for name in _FIELDS[kind] if name in body}
+    for name, read in _READ.get(kind, {}).items():
+        if name in given:
+            given[name] = read(given[name])
+    return kind(**given)
 
 
 def values_of(entity: Any) -> dict[str, Any]:

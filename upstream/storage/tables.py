@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -104,6 +105,21 @@ refresh_tokens = Table(
     Index("ix_refresh_tokens_family", "family"),
 )
 
+# What a person gets by another way than signing in: an invitation, or the permission to choose a new password.
+one_time_tokens = Table(
+    "one_time_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _reference("member_id", "members.id", cascade=True),
+    Column("kind", Text, nullable=False),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("created_by", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Index("ix_one_time_tokens_member", "member_id"),
+)
+
 projects = Table(
     "projects",
     metadata,
@@ -128,6 +144,7 @@ environments = Table(
     Column("critical", Boolean, nullable=False),
     Column("stream_secret", Text, nullable=False),
     Column("secure_mode_secret", Text, nullable=False),
+    Column("require_review", Boolean, nullable=False, server_default=false()),
     Column("revision", BigInteger, nullable=False),
     Column("content_hash", Text, nullable=False),
     Column("credentials_hash", Text, nullable=False),
@@ -222,6 +239,7 @@ credentials = Table(
     Column("last_used_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("created_by", Text),
+    Column("replaces", Text),
     *_edited(),
     Index("ix_credentials_organisation", "organisation_id"),
     Index("ix_credentials_environment", "environment_id"),
@@ -254,6 +272,68 @@ audit = Table(
     Index("ix_audit_organisation", "organisation_id", "seq"),
     Index("ix_audit_project", "project_id", "seq"),
     Index("ix_audit_target", "target_id", "seq"),
+)
+
+# The chain over an organisation's audit entries, sealed after their commit so that writers do not wait for each other.
+audit_seals = Table(
+    "audit_seals",
+    metadata,
+    Column("organisation_id", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("audit_id", Text, nullable=False, unique=True),
+    Column("hash", Text, nullable=False),
+    PrimaryKeyConstraint("organisation_id", "number"),
+)
+
+# Every version that a flag, a config or a segment had. Like the audit it outlives them, and is never compacted.
+# `environment_id` is empty but for configs; `revisions` are those that published this version, by environment id.
+entity_history = Table(
+    "entity_history",
+    metadata,
+    Column("entity_id", Text, nullable=False),
+    Column("environment_id", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("project_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("audit_id", Text),
+    Column("revisions", JsonText, nullable=False),
+    Column("body", JsonText, nullable=False),
+    PrimaryKeyConstraint("entity_id", "environment_id", "version"),
+)
+
+# Commands as JSON (`domain.command_codec`), to be carried out later: at a time, or after a review.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _reference("project_id", "projects.id", cascade=True),
+    Column("commands", JsonText, nullable=False),
+    Column("run_at", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("actor", JsonText, nullable=False),
+    Column("reason", Text),
+    Column("result", JsonText),
+    *_edited(),
+    Index("ix_schedules_due", "status", "run_at"),
+    Index("ix_schedules_project", "project_id"),
+)
+
+change_requests = Table(
+    "change_requests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _reference("project_id", "projects.id", cascade=True),
+    Column("title", Text, nullable=False),
+    Column("description", Text),
+    Column("commands", JsonText, nullable=False),
+    Column("bound", JsonText, nullable=False),
+    Column("preview", JsonText, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("author", JsonText, nullable=False),
+    Column("reviews", JsonText, nullable=False),
+    *_edited(),
+    Index("ix_change_requests_project", "project_id", "status"),
 )
 
 environment_objects = Table(

@@ -1,4 +1,4 @@
-"""One command, one transaction: decide, write the entities, end sign-ins, publish, write the audit entry.
+"""One command, one transaction: decide, write the entities, end sign-ins, publish, write audit entry and history.
 
 Everything happens on the one connection that it is given; whoever gives it commits or rolls back as a whole, so that a
 fault anywhere leaves nothing behind (no entity without its audit entry, no revision without its change set).
@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, insert, update
 
-from upstream.domain.commands import Command
+from upstream.domain.commands import Batch, Command
 from upstream.domain.decide import decide
 from upstream.domain.entities import AuditEntry, Credential, Entity, FlagConfig, Organisation
 from upstream.domain.facts import Decision, Facts
 from upstream.storage import tables
-from upstream.storage.drafts import drafts_of, drafts_of_expired
+from upstream.storage.drafts import Drafts, drafts_of, drafts_of_expired, still_there
+from upstream.storage.entity_history import note_versions
 from upstream.storage.publication import publish
 from upstream.storage.records import remove, save, values_of
 from upstream.storage.view import StoredView
@@ -22,11 +23,21 @@ from upstream.storage.view import StoredView
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What one transaction did: its decision, the new revisions, and the audit entry (None = nothing changed)."""
+    """What one transaction did: its decisions, the new revisions, and the audit entries of what changed anything."""
 
-    decision: Decision
+    decisions: tuple[Decision, ...]
     revisions: Mapping[str, int] = field(default_factory=dict)
-    audit: AuditEntry | None = None
+    audits: tuple[AuditEntry, ...] = ()
+
+    @property
+    def decision(self) -> Decision:
+        """Return what the command came to; of a batch, what its last command did."""
+        return self.decisions[-1]
+
+    @property
+    def audit(self) -> AuditEntry | None:
+        """Return the last audit entry; None when nothing changed."""
+        return self.audits[-1] if self.audits else None
 
 
 def carry_out(connection: Connection, command: Command, facts: Facts) -> Committed:
@@ -36,18 +47,31 @@ def carry_out(connection: Connection, command: Command, facts: Facts) -> Committ
         Rejected: the command is refused.
         Stale: another transaction came first.
     """
-    decision = decide(command, StoredView(connection), facts)
-    if not (decision.save or decision.remove or decision.is_event):
-        return Committed(decision)
+    decisions: list[Decision] = []
+    drafts: Drafts = {}
+    for each in command.commands if isinstance(command, Batch) else (command,):
+        decision = decide(each, StoredView(connection), facts)
+        decisions.append(decision)
+        _write(connection, decision, facts)
+        for environment_id, names in drafts_of(connection, decision, facts.now_ms).items():
+            # What comes later in a batch is drafted from the state that it left.
+            drafts.setdefault(environment_id, {}).update(names)
+    effective = [each for each in decisions if each.save or each.remove or each.is_event]
+    if not effective:
+        return Committed(tuple(decisions))
+    revisions = publish(connection, still_there(connection, drafts), facts.now_ms)
+    audits = tuple(_audit_entry(each, facts, revisions) for each in effective)
+    connection.execute(insert(tables.audit), [values_of(entry) for entry in audits])
+    for decision, entry in zip(effective, audits, strict=True):
+        note_versions(connection, decision, entry)
+    return Committed(tuple(decisions), revisions, audits)
+
+
+def _write(connection: Connection, decision: Decision, facts: Facts) -> None:
     save(connection, decision.save)
     remove(connection, decision.remove)
     if decision.signs_out is not None:
         _sign_out(connection, decision.signs_out, facts.now_ms)
-    drafts = drafts_of(connection, decision, facts.now_ms)
-    revisions = publish(connection, drafts, facts.now_ms)
-    entry = _audit_entry(decision, facts, revisions)
-    connection.execute(insert(tables.audit), values_of(entry))
-    return Committed(decision, revisions, entry)
 
 
 def expire_credentials(connection: Connection, now_ms: int) -> dict[str, int]:

@@ -1,10 +1,12 @@
 """The domain's `View` on a connection: what a command finds, inside its own transaction."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, select
 
 from upstream.domain.entities import (
+    ChangeRequest,
     Credential,
     Environment,
     Flag,
@@ -12,10 +14,12 @@ from upstream.domain.entities import (
     Member,
     Project,
     Role,
+    Schedule,
     Segment,
 )
 from upstream.domain.naming import is_id
 from upstream.storage import tables
+from upstream.storage.entity_history import version_of
 from upstream.storage.records import columns, every, find_all, made, one
 
 
@@ -99,6 +103,19 @@ class StoredView:
     def member_by_email(self, email: str) -> Member | None:
         """Return whoever uses the address, in any organisation."""
         return one(self._connection, Member, email=email.lower())
+
+    def version(self, entity_id: str, environment_id: str, version: int) -> Any:
+        """Return a version that a flag, config or segment had, or None; `environment_id` is empty but for configs."""
+        found = version_of(self._connection, entity_id, environment_id, version)
+        return None if found is None else found.entity
+
+    def schedule(self, project_id: str, schedule_id: str) -> Schedule | None:
+        """Return a scheduled change of the project."""
+        return one(self._connection, Schedule, project_id=project_id, id=schedule_id.lower())
+
+    def change_request(self, project_id: str, request_id: str) -> ChangeRequest | None:
+        """Return a change request of the project."""
+        return one(self._connection, ChangeRequest, project_id=project_id, id=request_id.lower())
 
     def owners(self, organisation_id: str) -> int:
         """Return how many owners the organisation has."""

@@ -1,0 +1,78 @@
+"""A command that waits in the database comes back as it went in."""
+
+from dataclasses import fields
+from typing import Any, get_args
+
+import orjson
+import pytest
+
+from upstream.domain.command_codec import UnknownCommand, decode, encode
+from upstream.domain.commands import (
+    UNSET,
+    Batch,
+    Command,
+    ConfigFields,
+    CreateFlag,
+    CreateKey,
+    CreateProject,
+    NewEnvironment,
+    ToggleFlag,
+    UpdateConfig,
+    UpdateFlag,
+    UpdateMember,
+)
+from upstream.domain.entities import CredentialKind, FlagKind, FlagType, Role
+
+COMMANDS: list[Command] = [
+    CreateFlag(
+        project="shop", key="a", type=FlagType.NUMBER, kind=FlagKind.OPS, config=ConfigFields(enabled=True),
+        environments={"production": ConfigFields(off=None, rules=[{"when": {"all": []}, "value": 1}])},
+    ),
+    UpdateFlag(project="shop", flag="a", type=FlagType.STRING, confirm_type_change=True, owner=None),
+    UpdateConfig(project="shop", flag="a", environment="e", fields=ConfigFields(fallthrough={"variation": "on"})),
+    ToggleFlag(project="shop", flag="a", environment="e", enabled=False, if_match=3),
+    UpdateMember(member="m", role=Role.ADMIN),
+    CreateKey(kind=CredentialKind.CLIENT, project="shop", environment="e"),
+    CreateProject(name="Shop", environments=(NewEnvironment(key="live", critical=True),)),
+    Batch(commands=(ToggleFlag(project="shop", flag="a", environment="e"), UpdateFlag(project="shop", flag="b"))),
+]  # fmt: skip
+
+
+def plain(value: Any) -> Any:
+    return orjson.loads(orjson.dumps(value))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
+def test_a_command_survives_the_database(command: Command) -> None:
+    """Through JSON text and back it is equal, and what was not set is still not set."""
+    again = decode(plain(encode(command)))
+    assert type(again) is type(command)
+    assert plain(encode(again)) == plain(encode(command))
+    unset = {each.name for each in fields(command) if getattr(command, each.name) is UNSET}
+    assert unset == {each.name for each in fields(again) if getattr(again, each.name) is UNSET}
+
+
+def test_enumerations_come_back_as_such() -> None:
+    """The domain compares types by identity."""
+    again = decode(plain(encode(COMMANDS[0])))
+    assert isinstance(again, CreateFlag)
+    assert again.type is FlagType.NUMBER
+    assert again.environments["production"].off is None
+    assert again.environments["production"].enabled is UNSET
+
+
+def test_every_command_can_be_named() -> None:
+    """Two commands with one name would be confused."""
+    names = [kind.__name__ for kind in get_args(Command)]
+    assert len(names) == len(set(names)) > 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, {"command": "Explode"}, {"command": "ToggleFlag"}, {**encode(COMMANDS[3]), "more": 1}],
+    ids=["empty", "unknown", "without what it needs", "with more"],
+)
+def test_what_is_no_command_is_refused(value: dict[str, Any]) -> None:
+    """A row that another version wrote is named, and carried out in no form."""
+    with pytest.raises(UnknownCommand):
+        decode(value)
