@@ -59,7 +59,9 @@ def carry_out(connection: Connection, command: Command, facts: Facts) -> Committ
     effective = [each for each in decisions if each.save or each.remove or each.is_event]
     if not effective:
         return Committed(tuple(decisions))
-    revisions = publish(connection, still_there(connection, drafts), facts.now_ms)
+    if len(decisions) > 1:
+        drafts = still_there(connection, drafts)
+    revisions = publish(connection, drafts, facts.now_ms)
     audits = tuple(_audit_entry(each, facts, revisions) for each in effective)
     connection.execute(insert(tables.audit), [values_of(entry) for entry in audits])
     for decision, entry in zip(effective, audits, strict=True):
