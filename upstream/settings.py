@@ -16,6 +16,9 @@ class UpstreamLimits(Limits):
     """`[upstream.serve.limits]`: what one request may cost."""
 
     flag_bytes: int = Field(default=256 * KIB, ge=1 * KIB, description="Largest body of a management write.")
+    import_bytes: int = Field(
+        default=16 * MIB, ge=1 * KIB, description="Largest document of a whole project that is imported."
+    )
     ingest_bytes: int = Field(
         default=8 * MIB, ge=64 * KIB, description="Largest batch of events from a relay, after decompression."
     )

@@ -29,12 +29,12 @@ def one(entity: Entity, extra: Mapping[str, Any] | None = None, status: int = 20
 
 def changed(outcome: Outcome, extra: Mapping[str, Any] | None = None) -> Json:
     """Return the answer to a change: the thing as it now is, with warnings if there are any."""
-    return one(outcome.entity, {**(extra or {}), **_warnings(outcome)})
+    return one(outcome.entity, {**(extra or {}), **warnings_of(outcome)})
 
 
 def created(outcome: Outcome, location: str, extra: Mapping[str, Any] | None = None) -> Json:
     """Return the answer to a creation: 201 and where the new thing is."""
-    answer = one(outcome.entity, {**(extra or {}), **_warnings(outcome)}, 201)
+    answer = one(outcome.entity, {**(extra or {}), **warnings_of(outcome)}, 201)
     answer.headers["Location"] = location
     return answer
 
@@ -44,5 +44,6 @@ def gone() -> Response:
     return Response(status_code=204)
 
 
-def _warnings(outcome: Outcome) -> dict[str, Any]:
+def warnings_of(outcome: Outcome) -> dict[str, Any]:
+    """Return the member `warnings`, where there are any."""
     return {"warnings": outcome.warnings} if outcome.warnings else {}

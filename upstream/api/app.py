@@ -30,6 +30,7 @@ from upstream.api import (
     projects,
     segments,
     tokens,
+    transfer,
 )
 from upstream.api.access_tokens import AccessTokens
 from upstream.api.answers import Json
@@ -46,7 +47,20 @@ from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database
 
 PREFIX: Final = "/api/v2"
-_RESOURCES: Final = (auth, projects, environments, flag_configs, flags, segments, keys, tokens, members, audit, metrics)
+_RESOURCES: Final = (
+    auth,
+    projects,
+    environments,
+    flag_configs,
+    flags,
+    segments,
+    keys,
+    tokens,
+    members,
+    audit,
+    metrics,
+    transfer,
+)
 _DESCRIPTION: Final = (
     "Every part of a path takes an id or a key. Sign in at /api/v2/auth/login, or use an API token, and send either as"
     " Authorization: Bearer."

@@ -88,7 +88,7 @@ class JsonBody(Generic[M]):
         raw = await read_body(request.scope, request.receive, limits.flag_bytes, limits.body_s)
         if not raw and not self.is_required:
             return checked(self.model, {})
-        _check_media_type(request.headers.get("content-type"))
+        check_media_type(request.headers.get("content-type"))
         try:
             value = strict_json.loads(raw, max_depth=limits.json_depth, refuse_duplicates=True)
         except strict_json.BadJson as error:
@@ -96,7 +96,12 @@ class JsonBody(Generic[M]):
         return checked(self.model, value)
 
 
-def _check_media_type(content_type: str | None) -> None:
+def check_media_type(content_type: str | None) -> None:
+    """Refuse a body that says it is no JSON.
+
+    Raises:
+        Problem: 415.
+    """
     if content_type is None:
         return
     media_type = content_type.partition(";")[0].strip().lower()

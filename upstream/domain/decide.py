@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from upstream.domain import commands as c
-from upstream.domain import configs, credentials, flag_endings, flags, members, projects, segments
+from upstream.domain import configs, credentials, flag_endings, flags, importing, members, projects, segments
 from upstream.domain.errors import Kind, Rejected
 from upstream.domain.facts import Decision, Facts, View
 from upstream.domain.permissions import Action, may
@@ -38,6 +38,8 @@ DECIDERS: Mapping[type, tuple[Action | None, Decider]] = {
     c.RevokeKey: (Action.KEYS_WRITE, credentials.revoke_key),
     c.CreateToken: (Action.KEYS_WRITE, credentials.create_token),
     c.RevokeToken: (Action.KEYS_WRITE, credentials.revoke_token),
+    # What an import does beyond writing flags needs further permissions; it looks at them itself.
+    c.ImportProject: (Action.FLAGS_WRITE, importing.import_project),
 }
 
 

@@ -16,6 +16,7 @@ from upstream.domain.entities import (
     Environment,
     Flag,
     FlagConfig,
+    JsonObject,
     Member,
     Project,
     Schedule,
@@ -125,7 +126,9 @@ class Decision:
     `entity` is what the caller asked about, `target` what the audit names (the entity itself unless given). `save` is
     to be inserted (version 1) or replaced (its version less one), `remove` to be deleted with all that hangs on it.
     With nothing saved and nothing removed the command changed nothing; it is audited all the same when `is_event` (a
-    kill). `signs_out` is the id of a member whose sign-ins end with this transaction.
+    kill). `signs_out` is the id of a member whose sign-ins end with this transaction. `report` is what the caller is
+    told beside the changes. A command that comes to many decisions has them in `parts`, which are carried out in their
+    order before it, each with an audit entry of its own.
     """
 
     action: str
@@ -142,3 +145,5 @@ class Decision:
     secret: str | None = None
     is_event: bool = False
     signs_out: str | None = None
+    report: JsonObject | None = None
+    parts: "tuple[Decision, ...]" = ()

@@ -107,7 +107,7 @@ def _new_flag(command: CreateFlag, project_id: str, key: str, values: Values, fa
         key=key,
         type=values.type,
         number_format=values.number_format,
-        tags=_tags(problems, command.tags),
+        tags=checked_tags(problems, command.tags),
         prerequisites=given_prerequisites(problems, command.prerequisites, key),
         variations=values.variations,
         archived_at=None,
@@ -118,7 +118,7 @@ def _new_flag(command: CreateFlag, project_id: str, key: str, values: Values, fa
         **{name: getattr(command, name) for name in _SHARED_FIELDS if name != "name"},
         name=key if command.name is None else command.name,
     )
-    _check_texts(problems, flag)
+    check_texts(problems, flag)
     return flag
 
 
@@ -161,10 +161,10 @@ def update_flag(command: UpdateFlag, view: View, facts: Facts) -> Decision:
     problems = Problems()
     after = replace(flag, **given(command, *_SHARED_FIELDS))
     if command.tags is not UNSET:
-        after = replace(after, tags=_tags(problems, command.tags))
+        after = replace(after, tags=checked_tags(problems, command.tags))
     if command.prerequisites is not UNSET:
         after = replace(after, prerequisites=given_prerequisites(problems, command.prerequisites, flag.key))
-    _check_texts(problems, after)
+    check_texts(problems, after)
     after = _with_variations(command, after, problems)
     problems.check(INVALID)
     return _decide_update(command, flag, after, view, facts, problems)
@@ -246,7 +246,8 @@ def _type_change_notice(place: str, lost: tuple[Change, ...]) -> Notice:
     )
 
 
-def _tags(problems: Problems, tags: Sequence[str]) -> tuple[str, ...]:
+def checked_tags(problems: Problems, tags: Sequence[str]) -> tuple[str, ...]:
+    """Return tags, each once, after noting what is wrong with them."""
     if len(tags) > MAX_TAGS:
         problems.add("tags", f"A flag has at most {MAX_TAGS} tags.")
     for index, tag in enumerate(tags):
@@ -254,7 +255,8 @@ def _tags(problems: Problems, tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tags))
 
 
-def _check_texts(problems: Problems, flag: Flag) -> None:
+def check_texts(problems: Problems, flag: Flag) -> None:
+    """Note what is wrong with what people read of a flag, and with its metadata."""
     check_name(problems, "name", flag.name)
     check_text(problems, "description", flag.description, limit=TEXT_CHARACTERS)
     check_text(problems, "owner", flag.owner)

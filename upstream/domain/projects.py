@@ -69,7 +69,7 @@ def create_project(command: CreateProject, view: View, facts: Facts) -> Decision
         created_at=facts.now_ms,
         updated_at=facts.now_ms,
     )
-    _check_project(problems, project)
+    check_project(problems, project)
     wanted = USUAL_ENVIRONMENTS if command.environments is None else command.environments
     environments = _new_environments(problems, project, wanted, facts)
     problems.check(_INVALID)
@@ -85,7 +85,8 @@ def create_project(command: CreateProject, view: View, facts: Facts) -> Decision
     )
 
 
-def _check_project(problems: Problems, project: Project) -> None:
+def check_project(problems: Problems, project: Project) -> None:
+    """Note what is wrong with a project."""
     check_name(problems, "name", project.name)
     check_text(problems, "description", project.description, limit=TEXT_CHARACTERS)
     if project.mau_limit is not None and not 0 <= project.mau_limit <= _MAX_LIMIT:
@@ -105,12 +106,12 @@ def _new_environments(
     for index, new in enumerate(wanted):
         path = f"environments[{index}]"
         key = choose_key(problems, "environment", key=new.key, name=new.name, taken=made, path=f"{path}.key")
-        made[key] = _environment(project, key, new.name, index, new.critical, facts)
+        made[key] = fresh_environment(project, key, new.name, index, new.critical, facts)
         check_name(problems, f"{path}.name", made[key].name)
     return list(made.values())
 
 
-def _environment(  # noqa: PLR0913, PLR0917 - each of them is needed
+def fresh_environment(  # noqa: PLR0913, PLR0917 - each of them is needed
     project: Project,
     key: str,
     name: str | None,
@@ -118,6 +119,7 @@ def _environment(  # noqa: PLR0913, PLR0917 - each of them is needed
     critical: bool,  # noqa: FBT001 - a field of the entity
     facts: Facts,
 ) -> Environment:
+    """Return an environment with secrets of its own, that nobody has checked yet."""
     return Environment(
         id=facts.new_id(),
         project_id=project.id,
@@ -139,7 +141,7 @@ def update_project(command: UpdateProject, view: View, facts: Facts) -> Decision
     check_version(project, command.if_match)
     after = replace(project, **given(command, "name", "description", "mau_limit"))
     problems = Problems()
-    _check_project(problems, after)
+    check_project(problems, after)
     problems.check(_INVALID)
     saved = next_version(after, facts) if is_changed(project, after) else None
     return Decision(
@@ -174,8 +176,8 @@ def create_environment(command: CreateEnvironment, view: View, facts: Facts) -> 
     taken = {other.key for other in others}
     key = choose_key(problems, "environment", key=command.key, name=command.name, taken=taken)
     sort = max((other.sort for other in others), default=-1) + 1 if command.sort is None else command.sort
-    environment = _environment(project, key, command.name, sort, command.critical, facts)
-    _check_environment(problems, environment)
+    environment = fresh_environment(project, key, command.name, sort, command.critical, facts)
+    check_environment(problems, environment)
     problems.check(_INVALID_ENVIRONMENT)
     configs = tuple(fresh_config(flag, environment, facts) for flag in view.flags(project.id))
     return Decision(
@@ -188,7 +190,8 @@ def create_environment(command: CreateEnvironment, view: View, facts: Facts) -> 
     )
 
 
-def _check_environment(problems: Problems, environment: Environment) -> None:
+def check_environment(problems: Problems, environment: Environment) -> None:
+    """Note what is wrong with an environment."""
     check_name(problems, "name", environment.name)
     if not -(1 << 31) <= environment.sort < 1 << 31:
         problems.add("sort", "This must be a whole number of at most 32 bits.")
@@ -201,7 +204,7 @@ def update_environment(command: UpdateEnvironment, view: View, facts: Facts) -> 
     check_version(environment, command.if_match)
     after = replace(environment, **given(command, "name", "sort", "critical"))
     problems = Problems()
-    _check_environment(problems, after)
+    check_environment(problems, after)
     problems.check(_INVALID_ENVIRONMENT)
     saved = next_version(after, facts) if is_changed(environment, after) else None
     return Decision(
