@@ -11,6 +11,7 @@ from upstream.api.docs_page import page
 from upstream.api.document import OPEN_PATHS
 
 NAMES = {"p": "shop", "e": "production", "f": "checkout", "s": "testers"}
+READS_BY_POST = ("/api/v2/explain",)
 WRITE_BYTES, IMPORT_BYTES = 262_144, 16_777_216
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 
@@ -216,7 +217,7 @@ async def test_projects_that_a_token_is_not_for_are_403(world: World, routes: li
 async def test_reading_tokens_change_nothing(world: World, routes: list[Route]) -> None:
     """A token with flags:read is a 403 on every route that is no GET, before any body is read."""
     for route in routes:
-        if route.method != "GET" and "/auth/" not in route.path:
+        if route.method != "GET" and "/auth/" not in route.path and route.template not in READS_BY_POST:
             reply = await world.caller("read").call(route.method, route.path, receive=_must_not_be_called)
             assert (reply.status, reply.code) == (403, "permission_denied"), (route, reply.raw)
 

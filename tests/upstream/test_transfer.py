@@ -20,7 +20,7 @@ from tests.upstream.random_projects import ENVIRONMENTS, contexts, documents
 from tests.upstream.rig import Rig, copy_of, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
 from upstream.api.body import checked
 from upstream.api.project_document import NewProjectBody
-from upstream.domain.commands import ImportProject
+from upstream.domain.commands import CreateFlag, CreateSegment, ImportProject
 from upstream.domain.transfer import project_document
 from upstream.storage.history import read_snapshot
 from upstream.storage.view import StoredView
@@ -210,6 +210,17 @@ async def test_what_a_document_leaves_out_is_kept(world: World) -> None:
     answer = await steps(world, {**head, "prune": True, "flags": []})
     assert acted(answer) == [("delete", "segment", "testers"), ("delete", "flag", "checkout")]
     assert (await world.api.get(f"{P}/flags/checkout")).code == "flag_not_found"
+
+
+def test_what_is_pruned_leaves_the_stream(rig: Rig) -> None:
+    """Followers lose the flag and the segment with the revision of the import."""
+    rig.do(CreateFlag(project="shop", key="a"))
+    rig.do(CreateSegment(project="shop", key="s"))
+    before = rig.state()
+    rig.do(ImportProject(project="shop", document={}, prune=True))
+    after = rig.state()
+    assert (set(before.flags), set(before.segments)) == ({"a"}, {"s"})
+    assert (after.flags, after.segments, after.revision) == ({}, {}, before.revision + 1)
 
 
 async def test_every_problem_of_a_document_is_named_by_its_key(world: World) -> None:

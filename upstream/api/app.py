@@ -22,6 +22,7 @@ from upstream.api import (
     auth,
     environments,
     errors,
+    explain,
     flag_configs,
     flags,
     keys,
@@ -60,6 +61,7 @@ _RESOURCES: Final = (
     audit,
     metrics,
     transfer,
+    explain,
 )
 _DESCRIPTION: Final = (
     "Every part of a path takes an id or a key. Sign in at /api/v2/auth/login, or use an API token, and send either as"

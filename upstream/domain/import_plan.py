@@ -58,11 +58,12 @@ class Plan:
             changes += changes_between(None, config, prefix=f"environments.{environments[config.environment_id]}")
         self.note("create", thing, self._decision(f"{thing}.created", entity, save=(entity, *configs), changes=changes))
 
-    def removal(
-        self, action: str, gone: Any, *, save: tuple[Entity, ...] = (), remove: tuple[Entity, ...] = ()
-    ) -> Decision:
-        """Return the decision that takes a thing away."""
-        return self._decision(action, gone, save=save, remove=remove, changes=changes_between(gone, None))
+    def delete(self, thing: str, before: Any, after: Any = None) -> None:
+        """Note that a thing goes away: as `after`, where what is left of it is kept."""
+        fields: dict[str, Any] = {"remove": (before,)} if after is None else {"save": (after,)}
+        changes = changes_between(before, None)
+        decision = self._decision(f"{thing}.deleted", after or before, changes=changes, **fields)
+        self.note("delete", thing, decision)
 
     def note(self, verb: Verb, thing: str, decision: Decision) -> None:
         """Note a step and what carries it out."""

@@ -153,7 +153,7 @@ def _segments(command: ImportProject, content: _Content, problems: Problems, pla
     if command.prune:
         for key in content.segments.keys() - listed:
             gone = content.segments.pop(key)
-            plan.note("delete", "segment", plan.removal("segment.deleted", gone, remove=(gone,)))
+            plan.delete("segment", gone)
     edges = segment_edges(content.segments.values())
     for key in unsettled(edges):
         problems.under(f"segments.{key}").add("when", _no_end(key, edges, "This condition"))
@@ -208,7 +208,7 @@ def _flags(command: ImportProject, content: _Content, problems: Problems, plan: 
         for key in content.flags.keys() - listed:
             gone = content.flags.pop(key)
             after = replace(next_version(gone, plan.facts), deleted_at=plan.facts.now_ms)
-            plan.note("delete", "flag", plan.removal("flag.deleted", gone, save=(after,)))
+            plan.delete("flag", gone, after)
     edges = prerequisite_edges(content.flags.values())
     for key in unsettled(edges):
         problems.under(f"flags.{key}").add("prerequisites", _no_end(key, edges, "These prerequisites"))
