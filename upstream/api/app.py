@@ -30,6 +30,7 @@ from upstream.api import (
     metrics,
     projects,
     segments,
+    stale,
     tokens,
     transfer,
 )
@@ -44,6 +45,8 @@ from upstream.api.refusals import RefusalLog
 from upstream.api.services import Services
 from upstream.api.sign_in import SignIn
 from upstream.authority import Authority
+from upstream.domain.entities import FlagKind
+from upstream.domain.stale import Thresholds
 from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database
 
@@ -62,6 +65,7 @@ _RESOURCES: Final = (
     metrics,
     transfer,
     explain,
+    stale,
 )
 _DESCRIPTION: Final = (
     "Every part of a path takes an id or a key. Sign in at /api/v2/auth/login, or use an API token, and send either as"
@@ -142,6 +146,7 @@ def connected(
             attempts=AttemptLimit(clock, attempts=tries.attempts, window_s=tries.window_s, remembered=tries.remembered),
             refresh_lifetime_s=settings.auth.refresh_token_s,
         ),
+        stale={kind: Thresholds(**getattr(settings.stale, kind).model_dump()) for kind in FlagKind},
     )
 
 

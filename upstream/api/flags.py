@@ -1,12 +1,14 @@
 """`/projects/{p}/flags`: what flags are in every environment, and how they are archived, restored and deleted."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field, WithJsonSchema
 from sqlalchemy import Connection
 
+from relay.clock import rfc3339
 from upstream.api import shapes
 from upstream.api.answers import Json, changed, created, gone, one
 from upstream.api.body import Body, JsonBody, Moment, NewBody, absent
@@ -16,12 +18,14 @@ from upstream.api.flag_configs import ConfigBody
 from upstream.api.paging import Found, Paged
 from upstream.api.places import FlagRef, InProject, ProjectRead, ProjectRemove, ProjectWrite
 from upstream.api.services import Served, Services
+from upstream.api.stale import Hours, shown_reasons, stale_of, stale_of_project
 from upstream.authority import Outcome
 from upstream.domain.commands import ArchiveFlag, CreateFlag, DeleteFlag, RestoreFlag, UpdateFlag
 from upstream.domain.entities import Flag, FlagConfig, FlagKind, FlagType, NumberFormat
 from upstream.domain.errors import not_found
 from upstream.storage import reads
 from upstream.storage.reads import FlagFilter, FlagRow
+from upstream.storage.usage import last_evaluated
 from upstream.storage.view import StoredView
 
 router = APIRouter(prefix="/projects/{p}/flags", tags=["flags"])
@@ -103,16 +107,28 @@ async def list_flags(
     kind: Annotated[FlagKind | None, Query(description="Only flags of this kind.")] = None,
     tag: Annotated[str | None, Query(max_length=200, description="Only flags with this tag.")] = None,
     archived: Annotated[bool, Query(description="Archived flags instead of live ones.")] = False,  # noqa: FBT002 - a query parameter
+    stale: Annotated[bool | None, Query(description="Only flags that are stale, or only those that are not.")] = None,
 ) -> Response:
-    """List the flags of a project."""
+    """List the flags of a project, with the reasons for which they are stale, if they are."""
     query = page.query(Flag)
     wanted = FlagFilter(archived=archived, type=type, kind=kind, tag=tag)
 
-    def look(connection: Connection) -> tuple[reads.Page[FlagRow], EnvironmentKeys]:
-        return reads.list_flags(connection, at.project.id, query, wanted), _environment_keys(connection, at)
+    def look(connection: Connection) -> dict[str, Any]:
+        chosen = wanted
+        if stale is not None:
+            found = stale_of_project(connection, services, at.project.id)
+            chosen = replace(wanted, ids=[each for each, reasons in found.items() if bool(reasons) == stale])
+        read, names = reads.list_flags(connection, at.project.id, query, chosen), _environment_keys(connection, at)
+        hours = last_evaluated(connection, at.project.id, [row.flag.id for row in read.items])
+        reasons_of = stale_of(read.items, names, hours, services.stale, services.clock.wall_ms())
 
-    read, names = await services.database.read(look)
-    return Json(Found.of(read).shown(page, lambda row: {**shapes.flag(row.flag), **_states(row.configs, names)}))
+        def shown(row: FlagRow) -> dict[str, Any]:
+            reasons = shown_reasons(reasons_of[row.flag.id])
+            return {**shapes.flag(row.flag), **_states(row.configs, names, hours), "stale": reasons}
+
+        return Found.of(read).shown(page, shown)
+
+    return Json(await services.database.read(look))
 
 
 @router.post("", status_code=201)
@@ -135,13 +151,15 @@ async def create_flag(
 async def read_flag(at: ProjectRead, f: FlagRef, services: Served) -> Response:
     """Return one flag, archived or not."""
 
-    def look(connection: Connection) -> tuple[FlagRow | None, EnvironmentKeys]:
-        return reads.get_flag(connection, at.project.id, f), _environment_keys(connection, at)
+    def look(connection: Connection) -> tuple[FlagRow, dict[str, Any]]:
+        row = reads.get_flag(connection, at.project.id, f)
+        if row is None:
+            raise not_found("flag", f)
+        hours = last_evaluated(connection, at.project.id, [row.flag.id])
+        return row, _states(row.configs, _environment_keys(connection, at), hours)
 
-    row, names = await services.database.read(look)
-    if row is None:
-        raise not_found("flag", f)
-    return one(row.flag, _states(row.configs, names))
+    row, states = await services.database.read(look)
+    return one(row.flag, states)
 
 
 @router.put("/{f}")
@@ -209,7 +227,8 @@ async def _states_after(services: Services, at: InProject, outcome: Outcome) -> 
     flag_id = shapes.shape(outcome.entity)["id"]
 
     def look(connection: Connection) -> dict[str, Any]:
-        return _states(StoredView(connection).configs(flag_id), _environment_keys(connection, at))
+        hours = last_evaluated(connection, at.project.id, [flag_id])
+        return _states(StoredView(connection).configs(flag_id), _environment_keys(connection, at), hours)
 
     return await services.database.read(look)
 
@@ -218,9 +237,16 @@ def _environment_keys(connection: Connection, at: InProject) -> EnvironmentKeys:
     return {each.id: each.key for each in StoredView(connection).environments(at.project.id)}
 
 
-def _states(configs: Mapping[str, FlagConfig], keys: EnvironmentKeys) -> dict[str, Any]:
+def _states(configs: Mapping[str, FlagConfig], keys: EnvironmentKeys, evaluated: Hours) -> dict[str, Any]:
     """Return the summary by environment; the whole of it is at `/flags/{f}/environments`."""
     known = {key: configs[environment_id] for environment_id, key in keys.items() if environment_id in configs}
+    return {"environments": {key: _state(config, evaluated) for key, config in known.items()}}
+
+
+def _state(config: FlagConfig, evaluated: Hours) -> dict[str, Any]:
+    hour = evaluated.get((config.flag_id, config.environment_id))
     return {
-        "environments": {key: {"enabled": config.enabled, "version": config.version} for key, config in known.items()}
+        "enabled": config.enabled,
+        "version": config.version,
+        "last_evaluated_at": None if hour is None else rfc3339(hour),
     }

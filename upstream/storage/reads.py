@@ -69,7 +69,7 @@ class FlagRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagFilter:
-    """Which flags of a project. `archived` None = both; `enabled` needs `environment_id`."""
+    """Which flags of a project. `archived` None = both; `enabled` needs `environment_id`; `ids` None = all."""
 
     archived: bool | None = False
     type: FlagType | None = None
@@ -78,6 +78,7 @@ class FlagFilter:
     owner: str | None = None
     environment_id: str | None = None
     enabled: bool | None = None
+    ids: Collection[str] | None = None
 
 
 SORTS: Mapping[type, tuple[str, ...]] = {
@@ -160,6 +161,8 @@ def _flag_conditions(project_id: str, wanted: FlagFilter) -> list[ColumnElement[
     if wanted.tag is not None:
         # Tags are canonical JSON text: a tag stands in it exactly as its own JSON.
         where.append(flags.c.tags.cast(Text).contains(tables.json_text(wanted.tag), autoescape=True))
+    if wanted.ids is not None:
+        where.append(flags.c.id.in_(wanted.ids))
     if wanted.environment_id is not None and wanted.enabled is not None:
         chosen = select(configs.c.flag_id).where(
             configs.c.environment_id == wanted.environment_id,
