@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from relay.metrics import RelayMetrics
 from tests.clocks import FakeClock
+from tests.upstream.honest import honest
 from tests.upstream.rig import SeededEntropy, copy_of, make_template, url_of
 from upstream.api.app import SignInLimits, connected, create_api
 from upstream.api.passwords import Passwords
@@ -64,7 +65,10 @@ class Reply:
 
 @dataclass
 class Caller:
-    """Sends requests with one credential; `address` is where they seem to come from."""
+    """Sends requests with one credential; `address` is where they seem to come from.
+
+    Every answer of the management API is held against the OpenAPI document (`tests.upstream.honest`).
+    """
 
     app: FastAPI
     key: str | None
@@ -111,7 +115,10 @@ class Caller:
 
         await self.app(scope, receive or whole_body, send)
         headers_out = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
-        return Reply(sent[0]["status"], headers_out, b"".join(message.get("body", b"") for message in sent[1:]))
+        reply = Reply(sent[0]["status"], headers_out, b"".join(message.get("body", b"") for message in sent[1:]))
+        if isinstance(self.app, FastAPI):  # not the whole upstream, which has the relay's routes before it
+            honest(self.app).check(method, parts.path, reply.status, headers_out.get("content-type", ""), reply.raw)
+        return reply
 
     async def get(self, path: str, **headers: str) -> Reply:
         return await self.call("GET", path, headers=_dashed(headers))

@@ -80,6 +80,7 @@ def router(access: Access) -> APIRouter:
         body: Annotated[ChangeBody, Depends(JsonBody(ChangeBody))],
         services: Served,
     ) -> dict[str, Any]:
+        """Carry out a kill that took effect at a relay already; once, however often it is handed over."""
         delivery = body.delivery(grant.credential.id, request.scope["state"].get("request_id"))
         taken = await services.authority.take_from_edge(delivery)
         return {"epoch": taken.epoch, "revisions": taken.answer.revisions, "superseded": taken.answer.superseded}
