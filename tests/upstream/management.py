@@ -83,22 +83,35 @@ class Caller:
         headers: Mapping[str, str] | None = None,
         receive: Callable[[], Any] | None = None,
     ) -> Reply:
+        parts = urlsplit(path)
         raw = b"" if body is None else body if isinstance(body, bytes) else orjson.dumps(body)
+        return await self.send(method, parts.path, parts.query, raw, headers=headers, receive=receive)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        raw: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        receive: Callable[[], Any] | None = None,
+    ) -> Reply:
+        """Send a request whose path is as a server hands it on, unquoted, and may hold anything."""
         fields = {name.lower(): value for name, value in (headers or {}).items()}
         if raw:
             fields.setdefault("content-type", "application/json")
         if self.key is not None:
             fields.setdefault("authorization", f"Bearer {self.key}")
-        parts = urlsplit(path)
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "method": method,
             "scheme": "http",
-            "path": parts.path,
-            "raw_path": parts.path.encode(),
-            "query_string": parts.query.encode(),
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
             "root_path": "",
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in fields.items()],
             "client": (self.address, 50_000),
@@ -117,7 +130,7 @@ class Caller:
         headers_out = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
         reply = Reply(sent[0]["status"], headers_out, b"".join(message.get("body", b"") for message in sent[1:]))
         if isinstance(self.app, FastAPI):  # not the whole upstream, which has the relay's routes before it
-            honest(self.app).check(method, parts.path, reply.status, headers_out.get("content-type", ""), reply.raw)
+            honest(self.app).check(method, path, reply.status, headers_out.get("content-type", ""), reply.raw)
         return reply
 
     async def get(self, path: str, **headers: str) -> Reply:
