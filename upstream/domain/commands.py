@@ -30,6 +30,24 @@ class CreateOrganisation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Make the first organisation and its owner; only while the authority has no member at all."""
+
+    organisation: str
+    email: str
+    name: str
+    password_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOrganisation:
+    """Rename the organisation."""
+
+    name: str | Unset = UNSET
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateMember:
     """Add a person. Whoever builds the command has hashed the password (argon2id)."""
 
@@ -58,6 +76,47 @@ class DeleteMember:
 
     member: str
     if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InviteMember:
+    """Let a person who has no password choose one, by a token that is good for `valid_ms`; an older one dies."""
+
+    member: str
+    valid_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetPassword:
+    """Let a person choose a new password, by a token that is good for `valid_ms`; until then nothing ends."""
+
+    member: str
+    valid_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoosePassword:
+    """Use the invitation or reset with that hash, which its holder proves; ends all sign-ins of the member."""
+
+    token_hash: str
+    password_hash: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangePassword:
+    """Replace one's own password, of which `verified` is the stored hash; ends all sign-ins but `sign_in`."""
+
+    verified: str
+    password_hash: str
+    sign_in: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameMyself:
+    """Change one's own name."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,17 +167,37 @@ class CreateEnvironment:
     key: str | None = None
     sort: int | None = None
     critical: bool = False
+    require_review: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloneEnvironment:
+    """Add an environment in which every flag is as it is in another one, with the same salts; keys are not copied."""
+
+    project: str
+    environment: str
+    name: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReorderEnvironments:
+    """Put the environments of a project into this order; all of them are named."""
+
+    project: str
+    environments: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateEnvironment:
-    """Change an environment's name, place or `critical` mark."""
+    """Change an environment's name, place, `critical` mark, or whether changes in it need a review."""
 
     project: str
     environment: str
     name: str | Unset = UNSET
     sort: int | Unset = UNSET
     critical: bool | Unset = UNSET
+    require_review: bool | Unset = UNSET
     if_match: int | None = None
 
 
@@ -333,6 +412,25 @@ class CreateKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateKey:
+    """Change a key's name, origins (client keys) or end."""
+
+    credential: str
+    name: str | Unset = UNSET
+    origins: Sequence[str] | Unset = UNSET
+    expires_at: int | Unset | None = UNSET
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotateKey:
+    """Make a key's successor; the key itself works for `overlap_ms` more, with 0 not at all."""
+
+    credential: str
+    overlap_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeKey:
     """End a server, client or relay key."""
 
@@ -347,6 +445,24 @@ class CreateToken:
     scopes: Sequence[str]
     projects: Sequence[str] | None = None
     expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateToken:
+    """Change a token's name or end."""
+
+    credential: str
+    name: str | Unset = UNSET
+    expires_at: int | Unset | None = UNSET
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotateToken:
+    """Make a token's successor; the token itself works for `overlap_ms` more, with 0 not at all."""
+
+    credential: str
+    overlap_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,13 +485,22 @@ class Batch:
 Command: TypeAlias = (
     Batch
     | CreateOrganisation
+    | Found
+    | UpdateOrganisation
     | CreateMember
     | UpdateMember
     | DeleteMember
+    | InviteMember
+    | ResetPassword
+    | ChoosePassword
+    | ChangePassword
+    | RenameMyself
     | CreateProject
     | UpdateProject
     | DeleteProject
     | CreateEnvironment
+    | CloneEnvironment
+    | ReorderEnvironments
     | UpdateEnvironment
     | DeleteEnvironment
     | CreateFlag
@@ -390,8 +515,12 @@ Command: TypeAlias = (
     | UpdateSegment
     | DeleteSegment
     | CreateKey
+    | UpdateKey
+    | RotateKey
     | RevokeKey
     | CreateToken
+    | UpdateToken
+    | RotateToken
     | RevokeToken
 )
 

@@ -8,7 +8,7 @@ Every entity that people edit has a `version` that grows by one with each change
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from relay.engine import model
 from relay.protocol import keys
@@ -336,7 +336,12 @@ class ChangeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneTimeToken:
-    """Lets somebody choose a password once: `kind` is `invitation` or `reset`, `hash` the SHA-256 of the raw token."""
+    """Lets somebody choose a password: `kind` is `invitation` or `reset`, `hash` the SHA-256 of the raw token.
+
+    A member has one at most. It is never edited: used, replaced or taken back, it is gone.
+    """
+
+    version: ClassVar[int] = 1
 
     id: str
     member_id: str
@@ -345,7 +350,6 @@ class OneTimeToken:
     created_by: str | None
     created_at: int
     expires_at: int
-    used_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -382,5 +386,15 @@ class AuditEntry:
 
 
 Entity: TypeAlias = (
-    Organisation | Member | Project | Environment | Flag | FlagConfig | Segment | Credential | Schedule | ChangeRequest
+    Organisation
+    | Member
+    | OneTimeToken
+    | Project
+    | Environment
+    | Flag
+    | FlagConfig
+    | Segment
+    | Credential
+    | Schedule
+    | ChangeRequest
 )
