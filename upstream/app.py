@@ -17,6 +17,7 @@ from relay.serve.health import Health, health_routes
 from relay.serve.services import Services
 from upstream.api import changes as change_routes
 from upstream.api import ingest as ingest_routes
+from upstream.api.accounts import SetupToken
 from upstream.api.app import create_api
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority
@@ -37,6 +38,7 @@ def build_upstream(  # noqa: PLR0913 - the parts, one by one
     signing_key: str,
     clock: Clock,
     metrics: RelayMetrics,
+    setup: SetupToken | None = None,
 ) -> AsgiApp:
     """Return the app."""
     ingest = Ingest(database, clock, settings.serve.limits)
@@ -51,6 +53,7 @@ def build_upstream(  # noqa: PLR0913 - the parts, one by one
         signing_key=signing_key,
         metrics_of=metrics,
         passwords=passwords,
+        setup=setup,
         routers=(relays,),
     )
     page = StatusPage(health, api.state.services.authenticator, database)

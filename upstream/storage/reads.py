@@ -181,24 +181,39 @@ def get_credential(connection: Connection, organisation_id: str, credential_id: 
     return StoredView(connection).credential(organisation_id, credential_id)
 
 
-def list_credentials(  # noqa: PLR0913 - each of them is needed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialFilter:
+    """Which keys and tokens of an organisation. `project_id` is one that they are for by name."""
+
+    kinds: Collection[CredentialKind] | None = None
+    project_id: str | None = None
+    environment_id: str | None = None
+    include_revoked: bool = False
+
+
+def list_credentials(
     connection: Connection,
     organisation_id: str,
     query: Query,
+    wanted: CredentialFilter,
     *,
-    kinds: Collection[CredentialKind] | None = None,
-    environment_id: str | None = None,
-    alive: bool = True,
+    visible: Collection[str] | None = None,
 ) -> Page[Credential]:
-    """Return a page of the organisation's keys and tokens; revoked ones only where `alive` is false."""
+    """Return a page of the organisation's keys and tokens; with `visible`, of those that reach no other projects."""
     table = tables.credentials
     where: list[ColumnElement[bool]] = [table.c.organisation_id == organisation_id]
-    if kinds is not None:
-        where.append(table.c.kind.in_([str(kind) for kind in kinds]))
-    if environment_id is not None:
-        where.append(table.c.environment_id == environment_id)
-    if alive:
+    if wanted.kinds is not None:
+        where.append(table.c.kind.in_([str(kind) for kind in wanted.kinds]))
+    if wanted.project_id is not None:
+        # Canonical JSON text, as tags are.
+        where.append(table.c.projects.cast(Text).contains(tables.json_text(wanted.project_id), autoescape=True))
+    if wanted.environment_id is not None:
+        where.append(table.c.environment_id == wanted.environment_id)
+    if not wanted.include_revoked:
         where.append(table.c.revoked_at.is_(None))
+    if visible is not None:
+        limited = find_all(connection, Credential, *where, table.c.projects.is_not(None))
+        where.append(table.c.id.in_([each.id for each in limited if set(visible).issuperset(each.projects or ())]))
     return _page(connection, Credential, where, query, (table.c.name, table.c.hint))
 
 
