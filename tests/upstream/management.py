@@ -249,11 +249,15 @@ async def populated(folder: Path) -> Template:
 
 @asynccontextmanager
 async def open_world(
-    template: Template, folder: Path, tries: SignInLimits | None = None, setup: SetupToken | None = None
+    template: Template,
+    folder: Path,
+    tries: SignInLimits | None = None,
+    setup: SetupToken | None = None,
+    *,
+    seed: int = 8,
 ) -> AsyncIterator[World]:
-    """Open a copy of the template."""
-    # Another seed than the template's, or new things would get the ids of old ones.
-    async with _opened(template, Path(copy_of(template.path, folder)), seed=8, tries=tries, setup=setup) as world:
+    """Open a copy of the template; with another seed than the template's, or new things get the ids of old ones."""
+    async with _opened(template, Path(copy_of(template.path, folder)), seed=seed, tries=tries, setup=setup) as world:
         yield world
 
 

@@ -27,6 +27,7 @@ def create_member(command: CreateMember, view: View, facts: Facts) -> Decision:
     problems = Problems()
     email = check_email(problems, command.email)
     check_text(problems, "name", command.name)
+    _check_owner(problems, command.role, command.projects)
     problems.check(_INVALID)
     _check_role(command.role, facts)
     if view.member_by_email(email) is not None:
@@ -56,6 +57,7 @@ def update_member(command: UpdateMember, view: View, facts: Facts) -> Decision:
         after = replace(after, projects=projects_of(view, facts, command.projects))
     problems = Problems()
     check_text(problems, "name", after.name)
+    _check_owner(problems, after.role, after.projects)
     problems.check(_INVALID)
     _check_role(after.role, facts)
     if after.role is not Role.OWNER:
@@ -111,8 +113,14 @@ def ruled_member_of(view: View, facts: Facts, reference: str) -> Member:
 
 def _check_role(role: Role, facts: Facts) -> None:
     if not BY_ROLE[role] <= actions(facts.actor):
-        detail = f"Only who may do everything that an {role} may can give or change that role."
+        detail = f"Only who may do everything that the role {role} may can give it, or decide about whoever has it."
         raise Rejected(Kind.FORBIDDEN, detail, code="role_too_high")
+
+
+def _check_owner(problems: Problems, role: Role, projects: Sequence[str] | None) -> None:
+    # An owner who shuts themselves out of a project could be let in again by nobody.
+    if role is Role.OWNER and projects is not None:
+        problems.add("projects", "An owner has all projects; give another role to whoever is limited.")
 
 
 def _check_reach(projects: Sequence[str] | None, facts: Facts) -> None:
