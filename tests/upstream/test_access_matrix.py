@@ -188,6 +188,11 @@ def listed() -> dict[str, Needed]:
     return rows
 
 
+def _parted(name: str) -> tuple[str, str]:
+    method, _, template = name.partition(" ")
+    return method, template
+
+
 @dataclass(frozen=True)
 class Who:
     """Somebody who asks. `actions` are None for whoever is nobody here, `kind` is that of an environment key."""
@@ -250,7 +255,8 @@ async def _staged(template: Template, folder: Path) -> Stage:
         await _add_tokens(world)
         world.app.include_router(await _routes_of_relays(world))
         rows = listed()
-        routes = [Route(*name.split(" "), rows[name], world.ids) for name in sorted(served(world.app) & rows.keys())]
+        names = sorted(served(world.app) & rows.keys())
+        routes = [Route(*_parted(name), rows[name], world.ids) for name in names]
         # Signing out ends what the other requests are sent with.
         routes.sort(key=lambda route: route.template == "/auth/logout")
         acme, shop = await world.database.read(lambda c: (_ids(c, world.acme), _ids_of_project(c, "shop")))
