@@ -1,6 +1,6 @@
 """The first owner, invitations, resets, one's own password and name: how people get in, and what never leaks."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,10 +30,11 @@ class Setup:
     """The setup token of an empty authority, and whether it was let go of."""
 
     discarded: list[bool] = field(default_factory=list)
+    on_discard: Callable[[], None] | None = None
 
     @property
     def token(self) -> SetupToken:
-        return SetupToken(SETUP_TOKEN, lambda: self.discarded.append(True))
+        return SetupToken(SETUP_TOKEN, self.on_discard or (lambda: self.discarded.append(True)))
 
 
 @asynccontextmanager
@@ -77,6 +78,20 @@ async def test_setting_up_needs_the_token_of_the_data_directory(populated_databa
         assert (await world.nobody.post(f"{AUTH}/setup", OWNER)).code == "too_many_attempts"
         await world.clock.advance(60.0)
         assert (await world.nobody.post(f"{AUTH}/setup", OWNER)).status == 201
+
+
+async def test_a_setup_file_that_cannot_be_removed_does_no_harm(
+    populated_database: Template, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The owner is made and signed in all the same, the log says so, and the token opens nothing any more."""
+
+    def fail() -> None:
+        raise OSError("read-only")
+
+    async with empty(populated_database, tmp_path, Setup(on_discard=fail)) as world:
+        assert (await world.nobody.post(f"{AUTH}/setup", OWNER)).status == 201
+        assert "cannot be removed" in caplog.text
+        assert (await world.nobody.post(f"{AUTH}/setup", OWNER)).code == "already_set_up"
 
 
 async def test_a_dry_run_of_setting_up_founds_nothing(populated_database: Template, tmp_path: Path) -> None:
