@@ -71,6 +71,15 @@ Moment = Annotated[int, BeforeValidator(_moment, json_schema_input_type=str)]
 """A time: RFC 3339 in JSON, epoch milliseconds in code."""
 
 
+BaseVersion = Annotated[
+    int | None,
+    Field(
+        description="The version that you started from, instead of If-Match: what others changed since is kept, and only"
+        " a field that both changed to different values is refused."
+    ),
+]
+
+
 class JsonBody(Generic[M]):
     """FastAPI dependency that reads a body into a model. An optional body may be empty, which equals `{}`."""
 
