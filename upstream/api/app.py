@@ -22,7 +22,14 @@ from upstream.api import (
     auth,
     environments,
     errors,
+    flag_bulk,
     flag_configs,
+    flag_moves,
+    flag_relations,
+    flag_rollouts,
+    flag_rules,
+    flag_templates,
+    flag_variations,
     flags,
     keys,
     members,
@@ -46,7 +53,11 @@ from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database
 
 PREFIX: Final = "/api/v2"
-_RESOURCES: Final = (auth, projects, environments, flag_configs, flags, segments, keys, tokens, members, audit, metrics)
+_FLAGS: Final = (
+    flag_templates, flag_bulk, flag_relations, flag_moves, flag_rules, flag_rollouts, flag_variations, flag_configs,
+    flags,
+)  # fmt: skip
+_RESOURCES: Final = (auth, projects, environments, *_FLAGS, segments, keys, tokens, members, audit, metrics)
 _DESCRIPTION: Final = (
     "Every part of a path takes an id or a key. Sign in at /api/v2/auth/login, or use an API token, and send either as"
     " Authorization: Bearer."

@@ -8,7 +8,7 @@ from pydantic import Field
 from sqlalchemy import Connection
 
 from upstream.api import shapes
-from upstream.api.answers import Json, changed, one
+from upstream.api.answers import changed, one, whole
 from upstream.api.body import BaseVersion, Body, JsonBody, absent
 from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
@@ -72,8 +72,7 @@ async def list_configs(at: ProjectRead, f: FlagRef, services: Served) -> Respons
         places = [Place(flag, each, configs[each.id]) for each in view.environments(at.project.id)]
         return [{**shapes.config(place.config), **names(place)} for place in places]
 
-    data = await services.database.read(look)
-    return Json({"data": data, "total": len(data), "limit": len(data), "offset": 0, "has_more": False})
+    return whole(await services.database.read(look))
 
 
 @router.get("/{f}/environments/{e}")
