@@ -21,7 +21,7 @@ from upstream.domain.flag_variations import variations_in
 
 WHOLE: Final = 100
 _PER_PERCENT: Final = BUCKETS // WHOLE
-_SHARES: Final = ("increment", "target")
+_INVALID_RAMP: Final = "The ramp cannot be used as it is."
 _MEMBERS: Final = frozenset({"to", "else", "start_at", "increment", "every_s", "target", "by"})
 
 
@@ -51,8 +51,9 @@ def roll_out(command: RollOut, view: View, facts: Facts) -> Decision:
         )
     elif variation == rest:
         edit.problems.add("variation", f"The rest gets {rest!r} too, as it is the off variation; name another one.")
-    fallthrough = {"split": _split(edit, variation, rest or "", weight, command.by)}
-    return edit.decided(replace(edit.config, fallthrough=edit.reader.serve("", fallthrough)))
+    edit.problems.check("The rollout cannot be carried out as it is.")
+    split = edit.reader.split("", _split(edit, variation, str(rest), weight, command.by))
+    return edit.decided(replace(edit.config, fallthrough={"split": split}))
 
 
 def _rolled_out(edit: ConfigEdit) -> str:
@@ -83,16 +84,25 @@ def ramp_up(command: RampUp, view: View, facts: Facts) -> Decision:
     asked = command.ramp
     for member in sorted(asked.keys() - _MEMBERS):
         edit.problems.add(member, f"Unknown field; known here are: {', '.join(sorted(_MEMBERS))}.")
-    ramp = {name: value for name, value in asked.items() if name in _MEMBERS and name not in _SHARES}
-    ramp.update({name: weight_of(edit.problems, name, asked[name]) for name in _SHARES if name in asked})
+    ramp = {name: value for name, value in asked.items() if name in _MEMBERS}
+    if "target" in asked:
+        ramp["target"] = weight_of(edit.problems, "target", asked["target"])
+    if "increment" in asked:
+        ramp["increment"] = _increment(edit.problems, asked["increment"])
     ramp.setdefault("start_at", rfc3339(facts.now_ms))
     ramp.setdefault("by", _bucketed_by(edit.config))
-    if "else" not in ramp:
-        if edit.config.off is None:
-            edit.problems.add("else", "This flag has no off variation here; say what the rest gets.")
-        else:
-            ramp["else"] = edit.config.off
-    edit.problems.check("The ramp cannot be used as it is.")
+    ramp.setdefault("else", edit.config.off)
+    if ramp["else"] is None:
+        edit.problems.add("else", "This flag has no off variation here; say what the rest gets.")
+        edit.problems.check(_INVALID_RAMP)
     if ramp.get("to") == ramp["else"]:
         edit.problems.add("to", f"The rest gets {ramp['else']!r} too; name another variation.")
     return edit.decided(replace(edit.config, fallthrough={"ramp": edit.reader.ramp("", ramp)}))
+
+
+def _increment(problems: Problems, percentage: Any) -> int:
+    weight = weight_of(problems, "increment", percentage)
+    if percentage == 0:
+        problems.add("increment", "A ramp that never grows is a rollout; give an increment above 0.")
+    # What was refused above is not to be refused again in other words.
+    return max(weight, 1)

@@ -49,7 +49,7 @@ class Reader:
         self._only(path, raw, {form, "experiment"} if form == "split" else {form})
         match form:
             case "split":
-                split = self._split(f"{path}.split", raw["split"])
+                split = self.split(f"{path}.split", raw["split"])
                 if raw.get("experiment") is None:
                     return {"split": split}
                 return {"split": split, "experiment": self._text(path, raw, "experiment", "")}
@@ -112,7 +112,8 @@ class Reader:
             is_active=is_active is True,
         )
 
-    def _split(self, path: str, raw: Any) -> JsonObject:
+    def split(self, path: str, raw: Any) -> JsonObject:
+        """Return what stands in a split in its stored form."""
         if not isinstance(raw, Mapping):
             self._problems.add(path, 'A split is an object with `weights`: [["on", 25000], ["off", 75000]].')
             return {}
