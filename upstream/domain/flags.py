@@ -209,18 +209,17 @@ def _decide_update(  # noqa: PLR0913, PLR0917 - each of them is needed
     facts: Facts,
     problems: Problems,
 ) -> Decision:
-    environments = {environment.id: environment for environment in view.environments(flag.project_id)}
     configs = view.configs(flag.id)
     changes = changes_between(flag, after)
     save: list[Entity] = []
     lost: dict[str, FlagConfig] = {}
     is_reset = after.type is not flag.type
-    for environment_id, config in configs.items():
-        place = f"environments.{environments[environment_id].key}"
+    for environment in view.environments(flag.project_id):
+        config, place = configs[environment.id], f"environments.{environment.key}"
         usual = _reset(config, after, facts) if is_reset else config
         if is_changed(config, usual):
             changes += changes_between(config, usual, prefix=place)
-            lost[environments[environment_id].key] = config
+            lost[environment.key] = config
             save.append(next_version(usual, facts))
         verify(problems, after, usual, path=f"{place}.")
     problems.check(INVALID)
@@ -256,8 +255,8 @@ def _type_change_notices(flag: Flag, after: Flag, lost: Mapping[str, FlagConfig]
 
 def _lost(config: FlagConfig) -> str:
     units = sum(len(target.units) for target in config.targets)
-    counts = {"rules": len(config.rules), "units as targets": units}
-    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    counts = {"rules": len(config.rules), "targets": units}
+    parts = [f"{what} ({count})" for what, count in counts.items() if count]
     parts += [f"the {form} of the fallthrough" for form in ("split", "ramp") if form in config.fallthrough]
     removed = f"the new type removed {', '.join(parts)}" if parts else "the new type's default is served"
     return f"{removed}; the flag is switched off there" if config.enabled else removed

@@ -35,7 +35,7 @@ def list_groups(connection: Connection, project_id: str) -> list[Group]:
     """Return the exclusion groups of a project by name."""
     flags = tables.flags
     grouped = (*_live(project_id), flags.c.mutual_exclusion_group.is_not(None))
-    members = find_all(connection, Flag, *grouped, order=(flags.c.mutual_exclusion_group, flags.c.key))
+    members = find_all(connection, Flag, *grouped, order=flags.c.key)
     configs: dict[str, dict[str, FlagConfig]] = {flag.id: {} for flag in members}
     theirs = select(flags.c.id).where(*grouped)
     for config in find_all(connection, FlagConfig, tables.flag_configs.c.flag_id.in_(theirs)):
@@ -43,7 +43,7 @@ def list_groups(connection: Connection, project_id: str) -> list[Group]:
     groups: dict[str, list[FlagRow]] = {}
     for flag in members:
         groups.setdefault(str(flag.mutual_exclusion_group), []).append(FlagRow(flag, configs[flag.id]))
-    return [Group(name, tuple(rows)) for name, rows in groups.items()]
+    return [Group(name, tuple(rows)) for name, rows in sorted(groups.items())]
 
 
 def _live(project_id: str) -> tuple[ColumnElement[bool], ...]:
