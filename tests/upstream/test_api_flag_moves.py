@@ -11,7 +11,7 @@ FLAG = f"{FLAGS}/checkout"
 STAGING = f"{FLAG}/environments/staging"
 PRODUCTION = f"{FLAG}/environments/production"
 PRO = {"attribute": "plan", "op": "equals", "values": ["pro"]}
-HALF = {"attribute": "account", "op": "percentage_of", "values": [50]}
+HALF = {"attribute": "account", "op": "percentage_of", "values": [50_000]}
 PROMOTE = {"from": "staging", "to": "production"}
 
 

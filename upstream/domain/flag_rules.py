@@ -22,10 +22,10 @@ def rule_of(config: FlagConfig, rule_id: str) -> Rule:
     Raises:
         Rejected: NOT_FOUND.
     """
-    for rule in config.rules:
-        if rule.id == rule_id:
-            return rule
-    raise not_found("rule", rule_id)
+    found = next((rule for rule in config.rules if rule.id == rule_id), None)
+    if found is None:
+        raise not_found("rule", rule_id)
+    return found
 
 
 def add_rule(command: AddRule, view: View, facts: Facts) -> Decision:

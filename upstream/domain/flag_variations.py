@@ -109,9 +109,8 @@ def _flag_of(command: AddVariation | UpdateVariation | DeleteVariation, view: Vi
 def _places(flag: Flag, key: str, view: View) -> Iterator[str]:
     configs = view.configs(flag.id)
     for environment in view.environments(flag.project_id):
-        if environment.id in configs:
-            places = (place for place, used in served(configs[environment.id]) if used == key)
-            yield from (f"environments.{environment.key}.{place}" for place in dict.fromkeys(places))
+        places = (place for place, used in served(configs[environment.id]) if used == key)
+        yield from (f"environments.{environment.key}.{place}" for place in dict.fromkeys(places))
 
 
 def _waiting(flag: Flag, key: str, view: View) -> Iterator[str]:
@@ -124,8 +123,7 @@ def _decided(flag: Flag, after: Flag, view: View, facts: Facts) -> Decision:
     problems = Problems()
     configs = view.configs(flag.id)
     for environment in view.environments(flag.project_id):
-        if environment.id in configs:
-            verify(problems, after, configs[environment.id], path=f"environments.{environment.key}.")
+        verify(problems, after, configs[environment.id], path=f"environments.{environment.key}.")
     problems.check(INVALID)
     saved = next_version(after, facts) if is_changed(flag, after) else None
     return Decision(

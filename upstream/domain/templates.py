@@ -132,8 +132,4 @@ def _check_beside(command: CreateFlag, template: Template, problems: Problems) -
 
 def _over(below: ConfigFields, above: ConfigFields) -> ConfigFields:
     """Return the fields of `above` where it names them, else those of `below`."""
-    named = given(above, *(each.name for each in fields(ConfigFields)))
-    if "off_value" in named:
-        # Both would be applied, the value last; a template's off must not stand beside it.
-        below = replace(below, off=UNSET)
-    return replace(below, **named)
+    return replace(below, **given(above, *(each.name for each in fields(ConfigFields))))
