@@ -23,7 +23,14 @@ from upstream.api import (
     auth,
     environments,
     errors,
+    flag_bulk,
     flag_configs,
+    flag_moves,
+    flag_relations,
+    flag_rollouts,
+    flag_rules,
+    flag_templates,
+    flag_variations,
     flags,
     keys,
     members,
@@ -49,14 +56,24 @@ from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database
 
 PREFIX: Final = "/api/v2"
+_FLAGS: Final = (
+    flag_templates,
+    flag_bulk,
+    flag_relations,
+    flag_moves,
+    flag_rules,
+    flag_rollouts,
+    flag_variations,
+    flag_configs,
+    flags,
+)
 _RESOURCES: Final = (
     auth,
     account,
     organisation,
     projects,
     environments,
-    flag_configs,
-    flags,
+    *_FLAGS,
     segments,
     keys,
     tokens,

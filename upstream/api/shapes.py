@@ -18,7 +18,9 @@ from upstream.domain.entities import (
     OneTimeToken,
     Organisation,
     Project,
+    Rule,
     Segment,
+    Variation,
 )
 
 Shape: TypeAlias = dict[str, Any]
@@ -106,6 +108,22 @@ def config(entity: FlagConfig) -> Shape:
         "version": entity.version,
         "updated_at": _time(entity.updated_at),
     }
+
+
+def rule(entity: Rule) -> Shape:
+    """Return a rule of a flag's configuration."""
+    return {
+        "id": entity.id,
+        "name": entity.name,
+        "when": entity.when,
+        "serve": entity.serve,
+        "is_active": entity.is_active,
+    }
+
+
+def variation(entity: Variation) -> Shape:
+    """Return one of a flag's variations."""
+    return {"key": entity.key, "name": entity.name, "value": entity.value}
 
 
 def segment(entity: Segment) -> Shape:

@@ -2,7 +2,8 @@
 
 Names follow the action; `project`, `environment`, `flag` and `segment` take an id or a key. A field left at `UNSET` is
 kept as it is; None clears where the field may be null. `if_match` is the version the caller saw: when it is given and
-is not the current one, nothing happens and the answer is a version conflict with both sides.
+is not the current one, nothing happens and the answer is a version conflict with both sides. `base_version`, instead
+of it, is the version that the caller started from: what others changed since is kept, unless it is the same field.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,33 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
-from upstream.domain.entities import CredentialKind, FlagKind, FlagType, Json, JsonObject, NumberFormat, Role
+from upstream.domain.entities import (
+    CredentialKind,
+    FlagKind,
+    FlagTemplate,
+    FlagType,
+    Json,
+    JsonObject,
+    NumberFormat,
+    Role,
+    TemplateFlavor,
+)
+from upstream.domain.flag_commands import (
+    AddRule,
+    AddTargets,
+    AddVariation,
+    CopyFlag,
+    DeleteRule,
+    DeleteVariation,
+    PromoteFlag,
+    RampUp,
+    RemoveTargets,
+    ReorderRules,
+    RollOut,
+    TagFlag,
+    UpdateRule,
+    UpdateVariation,
+)
 
 
 class Unset(Enum):
@@ -235,18 +262,21 @@ class CreateFlag:
     `variations` are `{key?, value, name?}`. `default_value` is the value served by `off` and `fallthrough` where these
     are not given; without it a boolean flag serves `off` when disabled and `on` when enabled. `number_format` is for
     number flags only; None infers it from the values. `config` holds for every environment, `environments` (by id or
-    key) on top of it for single ones.
+    key) on top of it for single ones. A `template` makes type, variations and configs, on top of which the rest holds;
+    `flavor` is the type of an ab_test's values.
     """
 
     project: str
     name: str | None = None
     key: str | None = None
     description: str | None = None
+    template: FlagTemplate | None = None
+    flavor: TemplateFlavor | None = None
     type: FlagType | None = None
-    kind: FlagKind = FlagKind.RELEASE
+    kind: FlagKind | Unset = UNSET
     tags: Sequence[str] = ()
     metadata: JsonObject = field(default_factory=dict)
-    is_active: bool = True
+    is_active: bool | Unset = UNSET
     client_side_enabled: bool = True
     analytics_enabled: bool = True
     prerequisites: Sequence[str | JsonObject] = ()
@@ -288,6 +318,7 @@ class UpdateFlag:
     owner: str | Unset | None = UNSET
     expires_at: int | Unset | None = UNSET
     if_match: int | None = None
+    base_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +359,7 @@ class UpdateConfig:
     environment: str
     fields: ConfigFields
     if_match: int | None = None
+    base_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -382,6 +414,7 @@ class UpdateSegment:
     exclude: Sequence[str | int] | Unset = UNSET
     when: JsonObject | Unset | None = UNSET
     if_match: int | None = None
+    base_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -522,6 +555,20 @@ Command: TypeAlias = (
     | UpdateToken
     | RotateToken
     | RevokeToken
+    | PromoteFlag
+    | CopyFlag
+    | TagFlag
+    | AddRule
+    | UpdateRule
+    | DeleteRule
+    | ReorderRules
+    | AddTargets
+    | RemoveTargets
+    | RollOut
+    | RampUp
+    | AddVariation
+    | UpdateVariation
+    | DeleteVariation
 )
 
 

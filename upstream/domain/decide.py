@@ -4,20 +4,27 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from upstream.domain import commands as c
 from upstream.domain import (
+    bulk,
     configs,
     credential_changes,
     credentials,
     environments,
     flag_endings,
+    flag_rules,
+    flag_targets,
+    flag_variations,
     flags,
     joining,
     members,
     organisations,
     projects,
+    promotion,
+    rollouts,
     segments,
 )
+from upstream.domain import commands as c
+from upstream.domain import flag_commands as f
 from upstream.domain.errors import Kind, Rejected
 from upstream.domain.facts import Decision, Facts, View
 from upstream.domain.permissions import Action, Actor, may
@@ -60,6 +67,20 @@ DECIDERS: Mapping[type, tuple[Action | Only, Decider]] = {
     c.UpdateConfig: (Action.FLAGS_WRITE, configs.update_config),
     c.ToggleFlag: (Action.FLAGS_WRITE, configs.toggle_flag),
     c.KillFlag: (Action.FLAGS_WRITE, configs.kill_flag),
+    f.PromoteFlag: (Action.FLAGS_WRITE, promotion.promote_flag),
+    f.CopyFlag: (Action.FLAGS_WRITE, promotion.copy_flag),
+    f.TagFlag: (Action.FLAGS_WRITE, bulk.tag_flag),
+    f.AddRule: (Action.FLAGS_WRITE, flag_rules.add_rule),
+    f.UpdateRule: (Action.FLAGS_WRITE, flag_rules.update_rule),
+    f.DeleteRule: (Action.FLAGS_WRITE, flag_rules.delete_rule),
+    f.ReorderRules: (Action.FLAGS_WRITE, flag_rules.reorder_rules),
+    f.AddTargets: (Action.FLAGS_WRITE, flag_targets.add_targets),
+    f.RemoveTargets: (Action.FLAGS_WRITE, flag_targets.remove_targets),
+    f.RollOut: (Action.FLAGS_WRITE, rollouts.roll_out),
+    f.RampUp: (Action.FLAGS_WRITE, rollouts.ramp_up),
+    f.AddVariation: (Action.FLAGS_WRITE, flag_variations.add_variation),
+    f.UpdateVariation: (Action.FLAGS_WRITE, flag_variations.update_variation),
+    f.DeleteVariation: (Action.FLAGS_WRITE, flag_variations.delete_variation),
     c.CreateSegment: (Action.FLAGS_WRITE, segments.create_segment),
     c.UpdateSegment: (Action.FLAGS_WRITE, segments.update_segment),
     c.DeleteSegment: (Action.FLAGS_DELETE, segments.delete_segment),

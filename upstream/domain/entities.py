@@ -18,6 +18,8 @@ JsonObject: TypeAlias = Mapping[str, Any]
 FlagType: TypeAlias = model.FlagType
 CredentialKind: TypeAlias = keys.Kind
 NumberFormat: TypeAlias = Literal["integer", "float"]
+FlagTemplate: TypeAlias = Literal["kill_switch", "gradual_rollout", "ab_test"]
+TemplateFlavor: TypeAlias = Literal["string", "number", "json"]
 
 
 class FlagKind(StrEnum):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, Text, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, Text, and_, func, not_, or_, select
 
 from upstream.domain.entities import (
     AuditEntry,
@@ -69,15 +69,20 @@ class FlagRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagFilter:
-    """Which flags of a project. `archived` None = both; `enabled` needs `environment_id`."""
+    """Which flags of a project. `archived` None = both; `enabled` needs `environment_id`.
+
+    All of `tags` must be there. `expired_at` is the time at which to look, and `expired` which side of it.
+    """
 
     archived: bool | None = False
     type: FlagType | None = None
     kind: FlagKind | None = None
-    tag: str | None = None
+    tags: Sequence[str] = ()
     owner: str | None = None
     environment_id: str | None = None
     enabled: bool | None = None
+    expired: bool | None = None
+    expired_at: int = 0
 
 
 SORTS: Mapping[type, tuple[str, ...]] = {
@@ -157,9 +162,11 @@ def _flag_conditions(project_id: str, wanted: FlagFilter) -> list[ColumnElement[
         where.append(flags.c.archived_at.is_not(None) if wanted.archived else flags.c.archived_at.is_(None))
     same = {flags.c.type: wanted.type, flags.c.kind: wanted.kind, flags.c.owner: wanted.owner}
     where += [column == value for column, value in same.items() if value is not None]
-    if wanted.tag is not None:
-        # Tags are canonical JSON text: a tag stands in it exactly as its own JSON.
-        where.append(flags.c.tags.cast(Text).contains(tables.json_text(wanted.tag), autoescape=True))
+    # Tags are canonical JSON text: a tag stands in it exactly as its own JSON.
+    where += [flags.c.tags.cast(Text).contains(tables.json_text(tag), autoescape=True) for tag in wanted.tags]
+    if wanted.expired is not None:
+        is_expired = and_(flags.c.expires_at.is_not(None), flags.c.expires_at <= wanted.expired_at)
+        where.append(is_expired if wanted.expired else not_(is_expired))
     if wanted.environment_id is not None and wanted.enabled is not None:
         chosen = select(configs.c.flag_id).where(
             configs.c.environment_id == wanted.environment_id,
