@@ -24,6 +24,7 @@ from upstream.domain.permissions import system_actor
 from upstream.storage import tables
 from upstream.storage.database import Database
 from upstream.storage.records import find
+from upstream.storage.view import has_members
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ async def first_start(
     Nobody could ever sign in if the password were lost between the database and whoever is to read it. So `announce`
     is told before the owner is made; should that then fail, the next start announces another one.
     """
-    if await database.read(_has_members):
+    if await database.read(has_members):
         return None
     owner = Owner(EMAIL, secrets.token_urlsafe(12))
     hashed = await passwords.hash(owner.password)
@@ -68,7 +69,7 @@ async def setup_token(data_dir: Path, database: Database) -> SetupToken | None:
     def discard() -> None:
         file.unlink(missing_ok=True)
 
-    if await database.read(_has_members):
+    if await database.read(has_members):
         discard()
         return None
     if not file.exists():
@@ -105,10 +106,6 @@ def _lacks(raw: str) -> Callable[[Connection], bool]:
 
 def _never_had_one(connection: Connection) -> bool:
     return find(connection, Credential, tables.credentials.c.kind == Kind.RELAY) is None
-
-
-def _has_members(connection: Connection) -> bool:
-    return connection.execute(select(tables.members.c.id).limit(1)).first() is not None
 
 
 def is_alive(connection: Connection, raw: str) -> bool:

@@ -26,7 +26,7 @@ from upstream.domain.joining import TOKEN_UNUSABLE
 from upstream.domain.permissions import Actor
 from upstream.storage.database import Database
 from upstream.storage.records import one
-from upstream.storage.view import StoredView
+from upstream.storage.view import StoredView, has_members
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Accounts:
             Problem: 401 for another token than the data directory's, 429 after too many attempts.
             Rejected: somebody is here already, or the fields cannot be used; nothing changed.
         """
-        if await self._database.read(lambda connection: StoredView(connection).has_members()):
+        if await self._database.read(has_members):
             raise Problem(409, "already_set_up", "Somebody is here already. Sign in, or have an admin invite you.")
         self._attempts.count(("setup", address))
         if self._setup is None or not hmac.compare_digest(raw.encode(), self._setup.text.encode()):

@@ -30,6 +30,11 @@ def named(table: Table, reference: str) -> ColumnElement[bool]:
     return table.c.id == reference.lower() if is_id(reference) else table.c.key == reference
 
 
+def has_members(connection: Connection) -> bool:
+    """Tell whether there is any member in any organisation, just now."""
+    return connection.execute(select(tables.members.c.id).limit(1)).first() is not None
+
+
 class StoredView:
     """Implements `upstream.domain.facts.View`."""
 
@@ -140,7 +145,7 @@ class StoredView:
         """Tell whether there is any member in any organisation; nobody becomes the first one meanwhile."""
         # Two processes on PostgreSQL could both find nobody; whoever has this row's lock is alone.
         self._connection.execute(select(tables.lineage.c.id).with_for_update())
-        return self._connection.execute(select(tables.members.c.id).limit(1)).first() is not None
+        return has_members(self._connection)
 
     def owners(self, organisation_id: str) -> Sequence[Member]:
         """Return the owners of the organisation."""
