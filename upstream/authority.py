@@ -54,9 +54,9 @@ class Outcome:
 
     `entity` is what the command is about, as it now is (after a deletion: as it last was); `entities` all that was
     written. `revisions` maps environment id to its new revision, where published content changed. `audit_id` is None
-    when the command changed nothing at all. `secret` is the raw text of a new key, shown this once. `report` is what
-    the command says of itself; an import has its changes there, thing by thing. Of a batch, these three and `entity`
-    are its last command's.
+    when the command changed nothing at all. `secret` is the raw text of a new key or one-time token, shown this once.
+    `report` is what the command says of itself; an import has its changes there, thing by thing. Of a batch, these
+    three and `entity` are its last command's.
     """
 
     entity: Entity

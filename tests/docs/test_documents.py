@@ -231,7 +231,7 @@ def test_outputs_are_compared_strictly_but_for_what_is_left_out(shown: str, seen
     assert is_shown(Block("json", "", shown), seen) is is_same
 
 
-@pytest.mark.parametrize("name", ["quickstart.md", "ofrep.md", "management-api.md"])
+@pytest.mark.parametrize("name", ["quickstart.md", "ofrep.md", "flags.md", "management-api.md"])
 def test_no_shown_output_is_passed_over(name: str) -> None:
     """Each output without a terminal's name stands right after the command that prints it."""
     blocks = blocks_of(ROOT / "docs" / name)
@@ -247,23 +247,28 @@ def test_the_quickstart_works_as_it_stands(reader: Reader) -> None:
     reader.follow(ROOT / "docs/quickstart.md")
 
 
-def start(reader: Reader) -> None:
-    """Start the demo in a terminal."""
-    document = reader.directory / "start.md"
-    document.write_text("```sh terminal-1\nmake run\n```\n\n```text terminal-1\nReady.\n```\n")
-    reader.follow(document)
+@pytest.fixture
+def demo(reader: Reader) -> Reader:
+    """Return a reader who has started the demo project."""
+    start = reader.directory / "start.md"
+    start.write_text("```sh terminal-1\nmake run\n```\n\n```text terminal-1\nReady.\n```\n")
+    reader.follow(start)
+    return reader
 
 
-def test_the_management_page_works_as_it_stands(reader: Reader) -> None:
+def test_the_management_page_works_as_it_stands(demo: Reader) -> None:
     """Every example of the page about the management API prints what is shown after it."""
-    start(reader)
-    reader.follow(ROOT / "docs/management-api.md")
+    demo.follow(ROOT / "docs/management-api.md")
 
 
-def test_the_ofrep_page_works_as_it_stands(reader: Reader) -> None:
+def test_the_page_on_flags_works_as_it_stands(demo: Reader) -> None:
+    """Every command of the page on flags prints what is shown after it."""
+    demo.follow(ROOT / "docs/flags.md")
+
+
+def test_the_ofrep_page_works_as_it_stands(demo: Reader) -> None:
     """Every shell, Python and Node example of the OFREP page prints what is shown after it."""
-    start(reader)
-    reader.follow(ROOT / "docs/ofrep.md")
+    demo.follow(ROOT / "docs/ofrep.md")
     if node_is_missing():
         pytest.skip("the Node example was not run: node or tests/clients/node/server/node_modules is missing")
 

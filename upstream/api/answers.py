@@ -1,6 +1,6 @@
 """Successful answers: JSON by orjson, with ETag, Location and warnings where they belong."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -39,11 +39,17 @@ def created(outcome: Outcome, location: str, extra: Mapping[str, Any] | None = N
     return answer
 
 
+def whole(data: Sequence[Mapping[str, Any]], entity: Entity | None = None) -> Json:
+    """Return the answer that shows a list which is never cut into pages; `entity` is what it belongs to."""
+    listed = {"data": data, "total": len(data), "limit": len(data), "offset": 0, "has_more": False}
+    return Json(listed, headers=None if entity is None else {"ETag": etag(entity)})
+
+
 def gone() -> Response:
     """Return the answer to a deletion."""
     return Response(status_code=204)
 
 
 def warnings_of(outcome: Outcome) -> dict[str, Any]:
-    """Return the member `warnings`, where there are any."""
+    """Return what the caller should know beside the answer."""
     return {"warnings": outcome.warnings} if outcome.warnings else {}

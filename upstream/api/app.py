@@ -18,16 +18,25 @@ from relay.clock import Clock
 from relay.metrics import RelayMetrics
 from relay.serve.guard import Guard
 from upstream.api import (
+    account,
     audit,
     auth,
     environments,
     errors,
     explain,
+    flag_bulk,
     flag_configs,
+    flag_moves,
+    flag_relations,
+    flag_rollouts,
+    flag_rules,
+    flag_templates,
+    flag_variations,
     flags,
     keys,
     members,
     metrics,
+    organisation,
     projects,
     segments,
     stale,
@@ -35,6 +44,7 @@ from upstream.api import (
     transfer,
 )
 from upstream.api.access_tokens import AccessTokens
+from upstream.api.accounts import Accounts, SetupToken
 from upstream.api.answers import Json
 from upstream.api.authenticator import Authenticator
 from upstream.api.docs_page import page
@@ -51,12 +61,24 @@ from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database
 
 PREFIX: Final = "/api/v2"
-_RESOURCES: Final = (
-    auth,
-    projects,
-    environments,
+_FLAGS: Final = (
+    flag_templates,
+    flag_bulk,
+    flag_relations,
+    flag_moves,
+    flag_rules,
+    flag_rollouts,
+    flag_variations,
     flag_configs,
     flags,
+)
+_RESOURCES: Final = (
+    auth,
+    account,
+    organisation,
+    projects,
+    environments,
+    *_FLAGS,
     segments,
     keys,
     tokens,
@@ -75,7 +97,7 @@ _DESCRIPTION: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInLimits:
-    """How often a password may be tried from one address for one e-mail address."""
+    """How often a password may be tried from one address for one e-mail address, or a one-time token from one."""
 
     attempts: int = 10
     window_s: float = 300.0
@@ -91,6 +113,7 @@ def create_api(
     signing_key: str,
     metrics_of: RelayMetrics,
     passwords: Passwords,
+    setup: SetupToken | None = None,
     routers: Sequence[APIRouter] = (),
 ) -> FastAPI:
     """Return the API.
@@ -103,6 +126,7 @@ def create_api(
         signing_key: signs access tokens; at least 32 characters, kept over restarts.
         metrics_of: where requests and refused keys are counted.
         passwords: hashes and verifies; closed by whoever made it.
+        setup: lets the first owner in; None where somebody is there already.
         routers: further routes, with their whole paths.
     """
     services = connected(
@@ -113,6 +137,7 @@ def create_api(
         signing_key=signing_key,
         metrics_of=metrics_of,
         passwords=passwords,
+        setup=setup,
     )
     return _assembled(services, metrics_of, routers)
 
@@ -126,16 +151,19 @@ def connected(
     signing_key: str,
     metrics_of: RelayMetrics,
     passwords: Passwords,
+    setup: SetupToken | None = None,
     tries: SignInLimits | None = None,
 ) -> Services:
     """Return what the routes work with, the authenticator and signing in included; arguments as for `create_api`."""
     tries = tries or SignInLimits()
     access_tokens = AccessTokens(signing_key, clock, settings.auth.access_token_s)
+    attempts = AttemptLimit(clock, attempts=tries.attempts, window_s=tries.window_s, remembered=tries.remembered)
     return Services(
         authority=authority,
         database=database,
         clock=clock,
         limits=settings.serve.limits,
+        auth=settings.auth,
         authenticator=Authenticator(database, clock, access_tokens, RefusalLog(clock, metrics_of)),
         passwords=passwords,
         sign_in=SignIn(
@@ -143,10 +171,11 @@ def connected(
             clock=clock,
             passwords=passwords,
             access_tokens=access_tokens,
-            attempts=AttemptLimit(clock, attempts=tries.attempts, window_s=tries.window_s, remembered=tries.remembered),
+            attempts=attempts,
             refresh_lifetime_s=settings.auth.refresh_token_s,
         ),
         stale={kind: Thresholds(**getattr(settings.stale, kind).model_dump()) for kind in FlagKind},
+        accounts=Accounts(database=database, passwords=passwords, attempts=attempts, setup=setup),
     )
 
 

@@ -19,7 +19,7 @@ from upstream.api.described.answers import ANSWERS, ANSWERS_BY_PARAMETER, PARAME
 from upstream.api.described.bodies import BODIES, EXPORTED
 from upstream.api.project_document import ProjectDocument
 
-OPEN_PATHS: Final = ("/api/v2/auth/login", "/api/v2/auth/refresh")
+OPEN_PATHS: Final = ("/api/v2/auth/login", "/api/v2/auth/refresh", "/api/v2/auth/accept", "/api/v2/auth/setup")
 """What takes no credential: it is how one is got."""
 
 PREFIX: Final = "/api/v2"

@@ -1,37 +1,37 @@
 """`/projects/{p}/flags`: what flags are in every environment, and how they are archived, restored and deleted."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Annotated, Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field, WithJsonSchema
 from sqlalchemy import Connection
 
-from relay.clock import rfc3339
+from relay.errors import Problem
 from upstream.api import shapes
 from upstream.api.answers import Json, changed, created, gone, one
-from upstream.api.body import Body, JsonBody, Moment, NewBody, absent
+from upstream.api.body import BaseVersion, Body, JsonBody, Moment, NewBody, absent
 from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.flag_configs import ConfigBody
+from upstream.api.flag_states import environment_keys, states, states_after
 from upstream.api.paging import Found, Paged
 from upstream.api.places import FlagRef, InProject, ProjectRead, ProjectRemove, ProjectWrite
 from upstream.api.services import Served, Services
-from upstream.api.stale import Hours, shown_reasons, stale_of, stale_of_project
-from upstream.authority import Outcome
+from upstream.api.stale import shown_reasons, stale_of, stale_of_project
 from upstream.domain.commands import ArchiveFlag, CreateFlag, DeleteFlag, RestoreFlag, UpdateFlag
-from upstream.domain.entities import Flag, FlagConfig, FlagKind, FlagType, NumberFormat
+from upstream.domain.entities import Flag, FlagKind, FlagTemplate, FlagType, NumberFormat, TemplateFlavor
 from upstream.domain.errors import not_found
+from upstream.domain.flags import MAX_TAGS
+from upstream.domain.lookup import environment_of
+from upstream.domain.naming import NAME_CHARACTERS
 from upstream.storage import reads
 from upstream.storage.reads import FlagFilter, FlagRow
 from upstream.storage.usage import last_evaluated
 from upstream.storage.view import StoredView
 
 router = APIRouter(prefix="/projects/{p}/flags", tags=["flags"])
-
-EnvironmentKeys: TypeAlias = Mapping[str, str]
-"""Environment id -> key, in the environments' order."""
 
 # Looked at one by one where they are used, so that each fault is named.
 Prerequisites = Annotated[list[Any], WithJsonSchema({"type": "array", "items": {"type": ["string", "object"]}})]
@@ -46,11 +46,15 @@ class CreateFlagBody(NewBody, ConfigBody):
     """
 
     description: str | None = None
+    template: FlagTemplate | None = Field(
+        default=None, description="Makes type, variations and configs; see `/flag-templates`."
+    )
+    flavor: TemplateFlavor | None = Field(default=None, description="The type of the values of an ab_test.")
     type: TypeField | None = Field(default=None, description="Inferred from the values when it is left out.")
-    kind: KindField = FlagKind.RELEASE
+    kind: KindField = Field(default=FlagKind.RELEASE, description="Release, unless a template says otherwise.")
     tags: list[str] = Field(default=[])
     metadata: dict[str, Any] = Field(default={})
-    is_active: bool = True
+    is_active: bool = Field(default=True, description="True, unless a template says otherwise.")
     client_side_enabled: bool = True
     analytics_enabled: bool = True
     prerequisites: Prerequisites = Field(default=[], description="Keys, or `{flag, variations?}` each.")
@@ -86,6 +90,7 @@ class UpdateFlagBody(Body):
     number_format: NumberFormat | None = absent()
     owner: str | None = absent()
     expires_at: Moment | None = absent()
+    base_version: BaseVersion = None
 
 
 class ArchiveBody(Body):
@@ -98,33 +103,79 @@ class RestoreBody(Body):
     """Nothing needs to be said to restore."""
 
 
-@router.get("")
-async def list_flags(
-    at: ProjectRead,
-    page: Paged,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The filters of the list."""
+
+    fields: Mapping[str, Any]
+    environment: str | None
+    stale: bool | None
+
+    def filter(self, connection: Connection, services: Services, at: InProject) -> FlagFilter:
+        """Return what is to be read.
+
+        Raises:
+            Rejected: there is no such environment.
+        """
+        wanted = FlagFilter(**self.fields)
+        if self.environment is not None:
+            environment = environment_of(StoredView(connection), at.project, self.environment)
+            wanted = replace(wanted, environment_id=environment.id)
+        if self.stale is not None:
+            found = stale_of_project(connection, services, at.project.id)
+            wanted = replace(wanted, ids=[each for each, reasons in found.items() if bool(reasons) == self.stale])
+        return wanted
+
+
+def asked_filter(
     services: Served,
     type: Annotated[FlagType | None, Query(description="Only flags of this type.")] = None,  # noqa: A002 - the API's name
     kind: Annotated[FlagKind | None, Query(description="Only flags of this kind.")] = None,
-    tag: Annotated[str | None, Query(max_length=200, description="Only flags with this tag.")] = None,
+    tag: Annotated[list[str] | None, Query(description="Only flags with this tag; given more than once, all.")] = None,
+    owner: Annotated[str | None, Query(max_length=200, description="Only flags of this owner.")] = None,
+    environment: Annotated[str | None, Query(description="Where to look with `enabled`; id or key.")] = None,
+    enabled: Annotated[bool | None, Query(description="Only flags on, or off, in `environment`.")] = None,
+    expired: Annotated[bool | None, Query(description="Only flags past their `expires_at`, or the others.")] = None,
     archived: Annotated[bool, Query(description="Archived flags instead of live ones.")] = False,  # noqa: FBT002 - a query parameter
     stale: Annotated[bool | None, Query(description="Only flags that are stale, or only those that are not.")] = None,
+) -> Wanted:
+    """Return the filters that the query parameters ask for.
+
+    Raises:
+        Problem: 422 for half a filter, or tags beyond measure.
+    """
+    errors: dict[str, list[str]] = {}
+    if (environment is None) != (enabled is None):
+        errors["enabled"] = ["Give `environment` and `enabled` together: flags are on or off in an environment."]
+    if len(tag or ()) > MAX_TAGS or any(len(each) > NAME_CHARACTERS for each in tag or ()):
+        errors["tag"] = [f"At most {MAX_TAGS} tags of at most {NAME_CHARACTERS} characters can be looked for."]
+    if errors:
+        detail = f"These parameters cannot be used: {', '.join(errors)}."
+        raise Problem(422, "invalid_parameters", detail, errors=errors)
+    fields = {"archived": archived, "type": type, "kind": kind, "tags": tag or (), "owner": owner, "enabled": enabled}
+    return Wanted(
+        fields={**fields, "expired": expired, "expired_at": services.clock.wall_ms()},
+        environment=environment,
+        stale=stale,
+    )
+
+
+@router.get("")
+async def list_flags(
+    at: ProjectRead, page: Paged, services: Served, wanted: Annotated[Wanted, Depends(asked_filter)]
 ) -> Response:
     """List the flags of a project, with the reasons for which they are stale, if they are."""
     query = page.query(Flag)
-    wanted = FlagFilter(archived=archived, type=type, kind=kind, tag=tag)
 
     def look(connection: Connection) -> dict[str, Any]:
-        chosen = wanted
-        if stale is not None:
-            found = stale_of_project(connection, services, at.project.id)
-            chosen = replace(wanted, ids=[each for each, reasons in found.items() if bool(reasons) == stale])
-        read, names = reads.list_flags(connection, at.project.id, query, chosen), _environment_keys(connection, at)
+        read = reads.list_flags(connection, at.project.id, query, wanted.filter(connection, services, at))
+        names = environment_keys(connection, at.project.id)
         hours = last_evaluated(connection, at.project.id, [row.flag.id for row in read.items])
-        reasons_of = stale_of(read.items, names, hours, services.stale, services.clock.wall_ms())
+        found = stale_of(read.items, names, hours, services.stale, services.clock.wall_ms())
 
         def shown(row: FlagRow) -> dict[str, Any]:
-            reasons = shown_reasons(reasons_of[row.flag.id])
-            return {**shapes.flag(row.flag), **_states(row.configs, names, hours), "stale": reasons}
+            reasons = shown_reasons(found[row.flag.id])
+            return {**shapes.flag(row.flag), **states(row.configs, names, hours), "stale": reasons}
 
         return Found.of(read).shown(page, shown)
 
@@ -143,7 +194,7 @@ async def create_flag(
         **body.given("environments", *ConfigBody.model_fields),
     )
     outcome = await doing(command, at.actor)
-    states = await _states_after(services, at, outcome)
+    states = await states_after(services, outcome)
     return created(outcome, f"/api/v2/projects/{at.project.key}/flags/{shapes.shape(outcome.entity)['key']}", states)
 
 
@@ -151,15 +202,15 @@ async def create_flag(
 async def read_flag(at: ProjectRead, f: FlagRef, services: Served) -> Response:
     """Return one flag, archived or not."""
 
-    def look(connection: Connection) -> tuple[FlagRow, dict[str, Any]]:
+    def look(connection: Connection) -> tuple[Flag, dict[str, Any]]:
         row = reads.get_flag(connection, at.project.id, f)
         if row is None:
             raise not_found("flag", f)
         hours = last_evaluated(connection, at.project.id, [row.flag.id])
-        return row, _states(row.configs, _environment_keys(connection, at), hours)
+        return row.flag, states(row.configs, environment_keys(connection, at.project.id), hours)
 
-    row, states = await services.database.read(look)
-    return one(row.flag, states)
+    flag, shown = await services.database.read(look)
+    return one(flag, shown)
 
 
 @router.put("/{f}")
@@ -175,7 +226,7 @@ async def update_flag(
     """Change the named fields of a flag in every environment."""
     command = UpdateFlag(project=at.project.id, flag=f, if_match=if_match, **body.given())
     outcome = await doing(command, at.actor)
-    return changed(outcome, await _states_after(services, at, outcome))
+    return changed(outcome, await states_after(services, outcome))
 
 
 @router.delete("/{f}", status_code=204)
@@ -204,7 +255,7 @@ async def archive_flag(
     """Hide a flag and stop serving it."""
     command = ArchiveFlag(project=at.project.id, flag=f, force=body.force, if_match=if_match)
     outcome = await doing(command, at.actor)
-    return changed(outcome, await _states_after(services, at, outcome))
+    return changed(outcome, await states_after(services, outcome))
 
 
 @router.post("/{f}:restore")
@@ -219,34 +270,4 @@ async def restore_flag(
     """Bring an archived flag back as it was."""
     command = RestoreFlag(project=at.project.id, flag=f, if_match=if_match)
     outcome = await doing(command, at.actor)
-    return changed(outcome, await _states_after(services, at, outcome))
-
-
-async def _states_after(services: Services, at: InProject, outcome: Outcome) -> dict[str, Any]:
-    """Return how the flag that was changed stands in each environment."""
-    flag_id = shapes.shape(outcome.entity)["id"]
-
-    def look(connection: Connection) -> dict[str, Any]:
-        hours = last_evaluated(connection, at.project.id, [flag_id])
-        return _states(StoredView(connection).configs(flag_id), _environment_keys(connection, at), hours)
-
-    return await services.database.read(look)
-
-
-def _environment_keys(connection: Connection, at: InProject) -> EnvironmentKeys:
-    return {each.id: each.key for each in StoredView(connection).environments(at.project.id)}
-
-
-def _states(configs: Mapping[str, FlagConfig], keys: EnvironmentKeys, evaluated: Hours) -> dict[str, Any]:
-    """Return the summary by environment; the whole of it is at `/flags/{f}/environments`."""
-    known = {key: configs[environment_id] for environment_id, key in keys.items() if environment_id in configs}
-    return {"environments": {key: _state(config, evaluated) for key, config in known.items()}}
-
-
-def _state(config: FlagConfig, evaluated: Hours) -> dict[str, Any]:
-    hour = evaluated.get((config.flag_id, config.environment_id))
-    return {
-        "enabled": config.enabled,
-        "version": config.version,
-        "last_evaluated_at": None if hour is None else rfc3339(hour),
-    }
+    return changed(outcome, await states_after(services, outcome))

@@ -10,13 +10,14 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from relay.clock import Clock
+from upstream.api.accounts import Accounts
 from upstream.api.authenticator import Authenticator
 from upstream.api.passwords import Passwords
 from upstream.api.sign_in import SignIn
 from upstream.authority import Authority
 from upstream.domain.entities import FlagKind
 from upstream.domain.stale import Thresholds
-from upstream.settings import UpstreamLimits
+from upstream.settings import Auth, UpstreamLimits
 from upstream.storage.database import Database
 
 
@@ -31,9 +32,11 @@ class Services:
     database: Database
     clock: Clock
     limits: UpstreamLimits
+    auth: Auth
     authenticator: Authenticator
     passwords: Passwords
     sign_in: SignIn
+    accounts: Accounts
     stale: Mapping[FlagKind, Thresholds]
 
 

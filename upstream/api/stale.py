@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from relay.clock import rfc3339
 from upstream.api import shapes
 from upstream.api.answers import Json
+from upstream.api.flag_states import EnvironmentKeys, Hours
 from upstream.api.paging import Found, Paged
 from upstream.api.places import ProjectRead
 from upstream.api.services import Served, Services
@@ -24,8 +25,6 @@ router = APIRouter(prefix="/projects/{p}", tags=["flags"])
 
 Reasons: TypeAlias = Mapping[str, tuple[Stale, ...]]
 """Flag id -> why it is stale."""
-Hours: TypeAlias = Mapping[tuple[str, str], int]
-"""(Flag id, environment id) -> hour of the last evaluation."""
 
 
 @router.get("/stale-flags")
@@ -75,7 +74,7 @@ def stale_of_project(connection: Connection, services: Services, project_id: str
 
 def stale_of(
     rows: Collection[FlagRow],
-    environments: Mapping[str, str],
+    environments: EnvironmentKeys,
     evaluated: Hours,
     thresholds: Mapping[FlagKind, Thresholds],
     now_ms: int,

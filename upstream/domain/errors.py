@@ -69,8 +69,8 @@ class Problems:
         return inner
 
     def add(self, path: str, sentence: str) -> None:
-        """Note one problem of the field at `path`."""
-        whole = (self._prefix + path).rstrip(".")
+        """Note one problem of the field at `path`; `.name` is a member of the whole body."""
+        whole = self._prefix + path.removeprefix(".") if path else self._prefix.rstrip(".")
         is_full = sum(map(len, self._found.values())) >= self._limit
         if not is_full and sentence not in self._found.get(whole, ()):
             self._found.setdefault(whole, []).append(sentence)

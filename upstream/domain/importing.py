@@ -23,6 +23,7 @@ from upstream.domain.entities import (
     Project,
     Segment,
 )
+from upstream.domain.environments import MAX_ENVIRONMENTS, check_environment, new_environment
 from upstream.domain.errors import Kind, Problems, Rejected
 from upstream.domain.facts import Decision, Facts, View
 from upstream.domain.graph import cycle_from, prerequisite_edges, segment_edges, unsettled
@@ -31,13 +32,7 @@ from upstream.domain.import_plan import Plan, notices
 from upstream.domain.lookup import is_changed, next_version, project_of
 from upstream.domain.naming import check_key
 from upstream.domain.permissions import may
-from upstream.domain.projects import (
-    MAX_ENVIRONMENTS,
-    check_environment,
-    check_project,
-    create_project,
-    fresh_environment,
-)
+from upstream.domain.projects import check_project, create_project
 from upstream.domain.segments import check_texts, verify_segment
 from upstream.domain.serving import unit_list
 from upstream.domain.transfer import ENVIRONMENT_FIELDS, PROJECT_FIELDS
@@ -126,7 +121,7 @@ def _environments(command: ImportProject, content: _Content, problems: Problems,
             content.environments[key] = plan.update("environment", before, after)
             continue
         check_key(under, "key", key)
-        made = fresh_environment(content.project, key, None, len(content.environments), False, plan.facts)  # noqa: FBT003 - critical
+        made = new_environment(content.project, key, None, len(content.environments), False, plan.facts)  # noqa: FBT003 - critical
         made = replace(made, **given)
         check_environment(under, made)
         content.environments[key] = made

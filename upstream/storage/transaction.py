@@ -74,7 +74,7 @@ def _write(connection: Connection, decision: Decision, facts: Facts) -> None:
     save(connection, decision.save)
     remove(connection, decision.remove)
     if decision.signs_out is not None:
-        _sign_out(connection, decision.signs_out, facts.now_ms)
+        _sign_out(connection, decision.signs_out, facts.now_ms, but=decision.keeps_sign_in)
 
 
 def expire_credentials(connection: Connection, now_ms: int) -> dict[str, int]:
@@ -83,10 +83,10 @@ def expire_credentials(connection: Connection, now_ms: int) -> dict[str, int]:
     return publish(connection, drafts, now_ms)
 
 
-def _sign_out(connection: Connection, member_id: str, now_ms: int) -> None:
-    """End every sign-in of a member: none of their tokens is valid any more."""
+def _sign_out(connection: Connection, member_id: str, now_ms: int, *, but: str | None) -> None:
+    """End every sign-in of a member except `but`: none of their tokens is valid any more."""
     table = tables.refresh_tokens
-    theirs = (table.c.member_id == member_id, table.c.revoked_at.is_(None))
+    theirs = (table.c.member_id == member_id, table.c.revoked_at.is_(None), table.c.family != (but or ""))
     connection.execute(update(table).where(*theirs).values(revoked_at=now_ms))
 
 
