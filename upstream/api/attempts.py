@@ -1,0 +1,114 @@
+"""Under which key a write is carried out, and its answer as it is kept: encrypted, with a key made from that key.
+
+Only a hash of an Idempotency-Key is stored, so whoever has the database alone cannot read an answer, which may hold the
+text of a new API key. Knows nothing of routes and transactions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256, sha512
+from typing import Final, TypeAlias
+
+import orjson
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from fastapi import Response
+from sqlalchemy import Connection
+
+from relay.errors import Problem
+from upstream.authority import Once, Outcome
+from upstream.storage.idempotency import Claim, Kept
+
+MAX_CHARACTERS: Final = 255
+REPLAYED: Final = "Idempotent-Replayed"
+_RETRY_AFTER_S: Final = 1
+_KEPT_HEADERS: Final = frozenset({b"content-type", b"etag", b"location"})
+
+Render: TypeAlias = Callable[[Connection, Outcome], Response]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The first request with a key, while it is under way."""
+
+    principal: str
+    raw_key: str
+    claim: Claim | None = None
+    kept: tuple[int, bytes] | None = None
+
+    @property
+    def key(self) -> str:
+        """Return what is stored of the key."""
+        return sha256(f"{self.principal}\n{self.raw_key}".encode()).hexdigest()
+
+    def once(self, request_hash: str, render: Render) -> Once:
+        """Return how the authority keeps the answer; `render` makes it from what was done."""
+        if self.kept is not None:
+            raise RuntimeError("a request carries out one command, or one batch: its answer is kept with that")
+        self.claim = Claim(self.principal, self.key, request_hash)
+
+        def answer(connection: Connection, outcome: Outcome) -> tuple[int, bytes]:
+            response = render(connection, outcome)
+            self.kept = response.status_code, plain_answer(response.raw_headers, bytes(response.body))
+            return response.status_code, self.sealed(self.kept[1])
+
+        return Once(self.claim, answer)
+
+    @property
+    def _cipher(self) -> AESSIV:
+        return AESSIV(sha512(f"halyard kept answer 1\n{self.principal}\n{self.raw_key}".encode()).digest())
+
+    def sealed(self, plain: bytes) -> bytes:
+        """Return an answer as it is stored."""
+        return self._cipher.encrypt(plain, [self.key.encode()])
+
+    def opened(self, kept: Kept) -> Response:
+        """Return the answer that was kept."""
+        headers, _, body = self._cipher.decrypt(kept.response, [self.key.encode()]).partition(b"\n")
+        return Response(body, kept.status, {**orjson.loads(headers), REPLAYED: "true"})
+
+
+def plain_answer(headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """Return headers that matter and body as one text, to be encrypted."""
+    shown = {name.decode(): value.decode("latin-1") for name, value in headers if name.lower() in _KEPT_HEADERS}
+    return orjson.dumps(shown, option=orjson.OPT_SORT_KEYS) + b"\n" + body
+
+
+def checked_key(raw: bytes) -> str:
+    """Return the key that a request brings.
+
+    Raises:
+        Problem: 400 when it cannot be one.
+    """
+    key = raw.decode("latin-1")
+    if not key or len(key) > MAX_CHARACTERS or not key.isascii() or not key.isprintable():
+        detail = f"Idempotency-Key takes 1 to {MAX_CHARACTERS} printable ASCII characters, best a random UUID."
+        raise Problem(400, "invalid_idempotency_key", detail)
+    return key
+
+
+def in_use() -> Problem:
+    """Return how a repetition is refused while the first request is under way."""
+    detail = "The first request with this Idempotency-Key is still being carried out; send it again in a moment."
+    return Problem(409, "idempotency_key_in_use", detail, headers={"Retry-After": str(_RETRY_AFTER_S)})
+
+
+class Running:
+    """The keys whose first request is under way in this process; as many as there are requests."""
+
+    def __init__(self) -> None:
+        self._keys: set[tuple[str, str]] = set()
+
+    def take(self, attempt: Attempt) -> None:
+        """Note a request.
+
+        Raises:
+            Problem: 409 while another one with its key is under way.
+        """
+        name = attempt.principal, attempt.raw_key
+        if name in self._keys:
+            raise in_use()
+        self._keys.add(name)
+
+    def let_go(self, attempt: Attempt) -> None:
+        """Note that the request is answered."""
+        self._keys.discard((attempt.principal, attempt.raw_key))

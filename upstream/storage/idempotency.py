@@ -1,0 +1,62 @@
+"""Answers to writes that may be repeated: claimed and kept in the transaction of the write itself.
+
+A row is one key of one principal; without its write it is never there. What is kept is sealed by whoever brings it: the
+answer may hold the text of a new key, which is not to be found in a database.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from upstream.storage import tables
+from upstream.storage.errors import KeyTaken
+
+_TABLE = tables.idempotency
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A key of a principal, and the hash of the request that it stands for."""
+
+    principal: str
+    key: str
+    request_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a request was answered with; `response` is for whoever wrote it."""
+
+    request_hash: str
+    status: int
+    response: bytes
+
+
+def kept(connection: Connection, principal: str, key: str) -> Kept | None:
+    """Return what the key was answered with before."""
+    query = select(_TABLE.c.body_hash, _TABLE.c.status, _TABLE.c.response)
+    row = connection.execute(query.where(_TABLE.c.principal == principal, _TABLE.c.key == key)).one_or_none()
+    return None if row is None else Kept(row.body_hash, row.status, row.response)
+
+
+def claim(connection: Connection, wanted: Claim, now_ms: int) -> None:
+    """Take the key for the transaction that is under way; whoever wants it too waits for that to end.
+
+    Raises:
+        KeyTaken: it is taken already.
+    """
+    row = {
+        "principal": wanted.principal, "key": wanted.key, "body_hash": wanted.request_hash, "status": 0,
+        "response": b"", "at": now_ms,
+    }  # fmt: skip
+    try:
+        connection.execute(insert(_TABLE), row)
+    except IntegrityError as error:
+        raise KeyTaken from error
+
+
+def keep(connection: Connection, of: Claim, status: int, response: bytes) -> None:
+    """Keep the answer of a claimed key, in the place of the one that was kept before."""
+    mine = (_TABLE.c.principal == of.principal, _TABLE.c.key == of.key)
+    connection.execute(update(_TABLE).where(*mine).values(status=status, response=response))
