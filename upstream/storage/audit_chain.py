@@ -19,7 +19,8 @@ AT_ONCE: Final = 1_000
 """Entries and seals that are read or written in one transaction at most."""
 
 _AUDIT, _SEALS = tables.audit, tables.audit_seals
-_NAMES: Final = tuple(column.name for column in _AUDIT.c)
+# Plain texts: SQLAlchemy has a kind of its own, which is no key of a JSON object.
+_NAMES: Final = tuple(str(column.name) for column in _AUDIT.c)
 _RAW: Final = [
     type_coerce(column, Text).label(column.name) if isinstance(column.type, JsonText) else column for column in _AUDIT.c
 ]
@@ -116,7 +117,7 @@ def unsealed_of(connection: Connection, organisation_id: str) -> list[Row]:
     """Return id, place and time of an organisation's entries that have no seal."""
     sealed = select(_SEALS.c.audit_id).where(_SEALS.c.audit_id == _AUDIT.c.id).exists()
     query = select(_AUDIT.c.id, _AUDIT.c.seq, _AUDIT.c.at).where(_AUDIT.c.organisation_id == organisation_id, ~sealed)
-    return [dict(row) for row in connection.execute(query.order_by(_AUDIT.c.seq)).mappings()]
+    return [{"id": row.id, "seq": row.seq, "at": row.at} for row in connection.execute(query.order_by(_AUDIT.c.seq))]
 
 
 def missing_of(connection: Connection, organisation_id: str) -> list[str]:
