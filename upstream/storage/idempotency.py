@@ -6,13 +6,18 @@ answer may hold the text of a new key, which is not to be found in a database.
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from upstream.storage import tables
 from upstream.storage.errors import KeyTaken
 
 _TABLE = tables.idempotency
+# Built once, as building a statement costs more than running it.
+_ONE = (_TABLE.c.principal == bindparam("of_principal"), _TABLE.c.key == bindparam("of_key"))
+_KEPT = select(_TABLE.c.body_hash, _TABLE.c.status, _TABLE.c.response).where(*_ONE)
+_CLAIM = insert(_TABLE)
+_KEEP = update(_TABLE).where(*_ONE).values(status=bindparam("new_status"), response=bindparam("new_response"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +40,7 @@ class Kept:
 
 def kept(connection: Connection, principal: str, key: str) -> Kept | None:
     """Return what the key was answered with before."""
-    query = select(_TABLE.c.body_hash, _TABLE.c.status, _TABLE.c.response)
-    row = connection.execute(query.where(_TABLE.c.principal == principal, _TABLE.c.key == key)).one_or_none()
+    row = connection.execute(_KEPT, {"of_principal": principal, "of_key": key}).one_or_none()
     return None if row is None else Kept(row.body_hash, row.status, row.response)
 
 
@@ -51,12 +55,12 @@ def claim(connection: Connection, wanted: Claim, now_ms: int) -> None:
         "response": b"", "at": now_ms,
     }  # fmt: skip
     try:
-        connection.execute(insert(_TABLE), row)
+        connection.execute(_CLAIM, row)
     except IntegrityError as error:
         raise KeyTaken from error
 
 
 def keep(connection: Connection, of: Claim, status: int, response: bytes) -> None:
     """Keep the answer of a claimed key, in the place of the one that was kept before."""
-    mine = (_TABLE.c.principal == of.principal, _TABLE.c.key == of.key)
-    connection.execute(update(_TABLE).where(*mine).values(status=status, response=response))
+    row = {"of_principal": of.principal, "of_key": of.key, "new_status": status, "new_response": response}
+    connection.execute(_KEEP, row)
