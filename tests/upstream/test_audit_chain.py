@@ -11,6 +11,7 @@ from sqlalchemy import Connection, event, text
 from typer.testing import CliRunner
 
 from tests.clocks import settle
+from tests.stack import until
 from tests.upstream.management import P, World
 from tests.upstream.rig import Rig, rig_fixture, template_fixture, url_of  # noqa: F401 - the fixtures are used by name
 from upstream.cli import app
@@ -239,14 +240,21 @@ INSERT = """INSERT INTO audit (seq, id, organisation_id, at, actor_type, actor_n
 
 
 async def test_an_entry_put_in_later_is_never_sealed(world: World) -> None:
-    """It stays without a seal and is named, also after the next start."""
+    """It stays without a seal and is named, also after the next start; what it takes the place of is named, too."""
     await world.clock.advance(3_600)
     await world.api.post(f"{P}/flags/checkout:toggle", {"environment": "production"})
     await sealed(world)
+    second = "id = (SELECT audit_id FROM audit_seals WHERE organisation_id = :org AND number = 2)"
+    seq = await world.database.read(
+        lambda c: c.execute(text(f"SELECT seq FROM audit WHERE {second}"), {"org": world.acme}).scalar_one()
+    )
+    await tampered(world, f"DELETE FROM audit WHERE {second}", org=world.acme)
     at = world.clock.wall_ms() - 3_000_000
-    assert await tampered(world, INSERT, seq=-1, org=world.acme, at=at) == [(FaultKind.INSERTED, None)]
+    found = [(FaultKind.REMOVED, 2), (FaultKind.INSERTED, None)]
+    assert await tampered(world, INSERT, seq=seq, org=world.acme, at=at) == found
     report = await sealed(world)
-    assert [fault.audit_id for fault in report.faults] == ["forged"]
+    assert [(fault.kind, fault.number) for fault in report.faults] == found
+    assert (report.faults[1].audit_id, report.unsealed) == ("forged", 1)
 
 
 async def test_the_chain_goes_on_after_an_entry_was_removed(world: World) -> None:
@@ -278,29 +286,39 @@ async def test_two_processes_seal_without_harm(world: World) -> None:
     assert report.unsealed == 0
 
 
+async def asleep(world: World, seconds: float, times: int) -> None:
+    """Wait until the sealer has gone to sleep for so long that often."""
+
+    async def enough() -> bool:
+        return world.clock.slept.count(seconds) >= times
+
+    await until(f"{times} sleeps of {seconds} s", enough)
+
+
+async def unsealed(world: World) -> int:
+    return (await verified(world.database, world.acme)).unsealed
+
+
 async def test_commits_wake_the_sealer_and_every_few_seconds_it_looks_by_itself(world: World) -> None:
     """What this process commits is sealed after a second at most, what another one commits a few seconds later."""
     sealer = Sealer(world.database, world.clock)
-
-    async def unsealed() -> int:
-        for _ in range(50):
-            await settle()
-            await asyncio.sleep(0.001)
-        return (await verified(world.database, world.acme)).unsealed
-
     task = asyncio.create_task(sealer.run())
     try:
-        assert await unsealed() == 0
+        await asleep(world, PAUSE_S, 1)
+        assert await unsealed(world) == 0
         await world.api.post(f"{P}/flags/checkout:toggle", {"environment": "production"})
         sealer.wake()
-        assert await unsealed() == 1
+        await settle()
+        assert await unsealed(world) == 1
         await world.clock.advance(PAUSE_S)
-        assert await unsealed() == 0
+        await asleep(world, PAUSE_S, 2)
+        assert await unsealed(world) == 0
         await world.clock.advance(PAUSE_S)
         await world.api.post(f"{P}/flags/checkout:toggle", {"environment": "production"})
-        assert await unsealed() == 1
+        assert await unsealed(world) == 1
         await world.clock.advance(FLOOR_S)
-        assert await unsealed() == 0
+        await asleep(world, PAUSE_S, 3)
+        assert await unsealed(world) == 0
     finally:
         task.cancel()
 
@@ -323,24 +341,19 @@ async def test_a_database_that_cannot_be_written_is_tried_again(
 ) -> None:
     """The task goes on, and says why it waits."""
     sealer, write = Sealer(world.database, world.clock), Database.write
-    refused = asyncio.Event()
 
     async def full(*_: object) -> None:
-        refused.set()
         raise Unavailable("disk full")
 
     monkeypatch.setattr(Database, "write", full)
     task = asyncio.create_task(sealer.run())
     try:
-        await refused.wait()
-        await settle()
+        await asleep(world, PAUSE_S, 1)
         monkeypatch.setattr(Database, "write", write)
         assert "cannot be sealed now" in caplog.text
         await world.clock.advance(PAUSE_S + FLOOR_S)
-        for _ in range(50):
-            await settle()
-            await asyncio.sleep(0.001)
-        assert (await verified(world.database, world.acme)).unsealed == 0
+        await asleep(world, PAUSE_S, 2)
+        assert await unsealed(world) == 0
     finally:
         task.cancel()
 

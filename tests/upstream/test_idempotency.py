@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import Connection, select
@@ -12,6 +14,7 @@ from sqlalchemy import Connection, select
 from tests.upstream.management import P, Reply, Template, World
 from upstream.api.attempts import Attempt
 from upstream.api.doing import asked_performance
+from upstream.api.first_answer import first_answer
 from upstream.api.paths import takes_idempotency_key
 from upstream.authority import Authority, Once, Outcome
 from upstream.domain.commands import Command
@@ -20,6 +23,7 @@ from upstream.storage import tables
 from upstream.storage.database import Database, Unavailable
 from upstream.storage.errors import KeyTaken
 from upstream.storage.idempotency import Claim, claim
+from upstream.storage.view import StoredView
 
 KEY = "2f1c0f0e-8e0d-4c36-9a55-1c1b7e0a4d11"
 
@@ -318,3 +322,31 @@ def _calls(dependant: Dependant) -> Iterator[Any]:
     yield dependant.call
     for inner in dependant.dependencies:
         yield from _calls(inner)
+
+
+@pytest.mark.parametrize(
+    ("route", "path", "location"),
+    [
+        ("/api/v2/projects/{p}/flags", "/api/v2/projects/shop/flags", "/api/v2/projects/shop/flags/checkout"),
+        (
+            "/api/v2/projects/{p}/flags/{f}:copy",
+            "/api/v2/projects/shop/flags/old:copy",
+            "/api/v2/projects/shop/flags/checkout",
+        ),
+        ("/api/v2/projects:import", "/api/v2/projects:import", "/api/v2/projects/checkout"),
+    ],
+)
+async def test_what_is_kept_says_where_the_new_thing_is(world: World, route: str, path: str, location: str) -> None:
+    """In the list that was posted to, or in which the original is."""
+    project = await world.database.read(lambda c: StoredView(c).project(world.acme, "shop"))
+    assert project is not None
+
+    def kept(connection: Connection) -> Any:
+        flag = StoredView(connection).flag(project.id, "checkout")
+        assert flag is not None
+        outcome = Outcome(entity=flag, entities=(flag,), revisions={}, secret="shown once")
+        request = Request({"type": "http", "path": path, "route": SimpleNamespace(path=route, status_code=201)})
+        return first_answer(request, connection, outcome)
+
+    response = await world.database.read(kept)
+    assert (response.status_code, response.headers["location"]) == (201, location)
