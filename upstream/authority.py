@@ -3,7 +3,7 @@
 `execute` runs one command in one transaction (entities, audit entry, revisions, change log), then wakes the streams
 of the environments that it touched. A command is refused with `upstream.domain.errors.Rejected` and leaves nothing;
 `upstream.storage.database.Unavailable` means that the database could not take it now. Once the transaction has
-committed the wake-up is sent even if the caller has gone away. A write that may be repeated keeps its answer in the
+committed the wake-up is sent even if the caller has gone away. A write that may be repeated keeps its outcome in the
 same transaction (`Once`).
 """
 
@@ -27,7 +27,7 @@ from upstream.storage.database import Database
 from upstream.storage.edge import Delivery, Taken, take
 from upstream.storage.events import FORGOTTEN_AT_ONCE, forget_batches, forget_events
 from upstream.storage.history import DAY_MS, compact, forget_idempotency
-from upstream.storage.idempotency import Claim, claim, keep
+from upstream.storage.idempotency import UNANSWERED, Claim, claim, keep
 from upstream.storage.transaction import Committed, carry_out, expire_credentials
 from upstream.storage.view import StoredView
 
@@ -77,12 +77,11 @@ class Outcome:
 class Once:
     """A write that has its effect once, however often it comes.
 
-    `answer` gives status and response for what was done; both are kept under the claimed key, in the transaction of
-    the write.
+    What `keeping` makes of what was done is kept under the claimed key, in the transaction of the write.
     """
 
     claim: Claim
-    answer: Callable[[Connection, Outcome], tuple[int, bytes]]
+    keeping: Callable[[Outcome], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,7 @@ class Authority:
         self._steady = SteadyClock(clock)
 
     async def execute(self, command: Command, actor: Actor, once: Once | None = None) -> Outcome:
-        """Carry out `command` for `actor`; with `once`, keep the answer for when it is asked again.
+        """Carry out `command` for `actor`; with `once`, keep the outcome for when it comes again.
 
         Raises:
             Rejected: the command was refused; nothing changed.
@@ -155,7 +154,7 @@ class Authority:
             # Claimed first: what the same request did elsewhere must not make this one be refused.
             claim(connection, once.claim, now_ms)
             done = work(connection)
-            keep(connection, once.claim, *once.answer(connection, outcome_of(done)))
+            keep(connection, once.claim, status=UNANSWERED, response=once.keeping(outcome_of(done)))
             return done
 
         return carry_and_keep

@@ -120,6 +120,7 @@ NEEDED: dict[str, Needed] = {
     "GET /projects/{p}/events": READ,
     "GET /projects/{p}/audit": Action.AUDIT_READ,
     "GET /audit": Action.AUDIT_READ,
+    "GET /audit:verify": Action.AUDIT_READ,
     "GET /keys": Action.KEYS_READ,
     "POST /keys": Action.KEYS_WRITE,
     "GET /keys/{id}": Action.KEYS_READ,

@@ -4,17 +4,17 @@ Only a hash of an Idempotency-Key is stored, so whoever has the database alone c
 text of a new API key. Knows nothing of routes and transactions.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256, sha512
-from typing import Final, TypeAlias
+from typing import Final
 
 import orjson
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from fastapi import Response
-from sqlalchemy import Connection
 
 from relay.errors import Problem
+from upstream.api.kept_outcome import decoded, encoded
 from upstream.authority import Once, Outcome
 from upstream.storage.idempotency import Claim, Kept
 
@@ -23,54 +23,61 @@ REPLAYED: Final = "Idempotent-Replayed"
 _RETRY_AFTER_S: Final = 1
 _KEPT_HEADERS: Final = frozenset({b"content-type", b"etag", b"location"})
 
-Render: TypeAlias = Callable[[Connection, Outcome], Response]
-
 
 @dataclass(slots=True)
 class Attempt:
-    """The first request with a key, while it is under way."""
+    """A request with a key, while it is under way.
+
+    `claim` is set when its write was carried out under the key; `outcome` where that was an earlier request whose
+    answer was not kept, as the process died.
+    """
 
     principal: str
     raw_key: str
     claim: Claim | None = None
-    kept: tuple[int, bytes] | None = None
+    outcome: Outcome | None = None
 
     @property
     def key(self) -> str:
         """Return what is stored of the key."""
         return sha256(f"{self.principal}\n{self.raw_key}".encode()).hexdigest()
 
-    def once(self, request_hash: str, render: Render) -> Once:
-        """Return how the authority keeps the answer; `render` makes it from what was done."""
-        if self.kept is not None:
-            raise RuntimeError("a request carries out one command, or one batch: its answer is kept with that")
-        self.claim = Claim(self.principal, self.key, request_hash)
+    def once(self, request_hash: str) -> Once:
+        """Return how the authority keeps what it did."""
+        if self.claim is not None:
+            raise RuntimeError("a request carries out one command, or one batch: what it did is kept with that")
+        claim = Claim(self.principal, self.key, request_hash)
 
-        def answer(connection: Connection, outcome: Outcome) -> tuple[int, bytes]:
-            response = render(connection, outcome)
-            self.kept = response.status_code, plain_answer(response.raw_headers, bytes(response.body))
-            return response.status_code, self.sealed(self.kept[1])
+        def keeping(outcome: Outcome) -> bytes:
+            self.claim = claim
+            return self._sealed(encoded(outcome))
 
-        return Once(self.claim, answer)
+        return Once(claim, keeping)
+
+    def resume(self, found: Kept) -> None:
+        """Go on where an earlier request ended before it was answered."""
+        self.claim = Claim(self.principal, self.key, found.request_hash)
+        self.outcome = decoded(self._opened(found.response))
+
+    def sealed(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+        """Return an answer as it is stored: the headers that matter, and the body."""
+        shown = {name.decode(): value.decode("latin-1") for name, value in headers if name.lower() in _KEPT_HEADERS}
+        return self._sealed(orjson.dumps(shown) + b"\n" + body)
+
+    def opened(self, kept: Kept) -> Response:
+        """Return the answer that was kept."""
+        headers, _, body = self._opened(kept.response).partition(b"\n")
+        return Response(body, kept.status, {**orjson.loads(headers), REPLAYED: "true"})
 
     @property
     def _cipher(self) -> AESSIV:
         return AESSIV(sha512(f"halyard kept answer 1\n{self.principal}\n{self.raw_key}".encode()).digest())
 
-    def sealed(self, plain: bytes) -> bytes:
-        """Return an answer as it is stored."""
+    def _sealed(self, plain: bytes) -> bytes:
         return self._cipher.encrypt(plain, [self.key.encode()])
 
-    def opened(self, kept: Kept) -> Response:
-        """Return the answer that was kept."""
-        headers, _, body = self._cipher.decrypt(kept.response, [self.key.encode()]).partition(b"\n")
-        return Response(body, kept.status, {**orjson.loads(headers), REPLAYED: "true"})
-
-
-def plain_answer(headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """Return headers that matter and body as one text, to be encrypted."""
-    shown = {name.decode(): value.decode("latin-1") for name, value in headers if name.lower() in _KEPT_HEADERS}
-    return orjson.dumps(shown, option=orjson.OPT_SORT_KEYS) + b"\n" + body
+    def _opened(self, sealed: bytes) -> bytes:
+        return self._cipher.decrypt(sealed, [self.key.encode()])
 
 
 def checked_key(raw: bytes) -> str:

@@ -11,8 +11,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from relay.errors import Problem
-from upstream.api.authenticator import SignInId, member_actor
 from relay.serve.guard import Scope
+from upstream.api.authenticator import SignInId, client_address, member_actor
 from upstream.api.services import services_of
 from upstream.domain.entities import Member
 from upstream.domain.permissions import Action, Actor, may
@@ -63,7 +63,7 @@ async def person(request: Request) -> Person:
 
 def address_of(request: Request) -> str:
     """Return where a request comes from, by which attempts are limited."""
-    return request.client.host if request.client is not None else ""
+    return client_address(request.scope) or ""
 
 
 def permitted(action: Action) -> Callable[[Request], Awaitable[Actor]]:

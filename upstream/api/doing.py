@@ -2,21 +2,19 @@
 
 A route that changes something takes `doing: Doing` and awaits `doing(command, actor)`. Where the caller asked for
 something else than the change, that call does not return: it raises `Diverted` with the answer. With an
-Idempotency-Key, effect and answer are stored in one transaction; so a request carries out one command, or one batch.
+Idempotency-Key, effect and outcome are stored in one transaction; so a request carries out one command, or one batch.
 """
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
 
 from upstream.api.answers import Json
-from upstream.api.first_answer import first_answer
 from upstream.api.idempotency import attempt_of, request_hash
 from upstream.api.services import Served, Services
 from upstream.api.shapes import shown_changes
-from upstream.authority import Once, Outcome, Preview
+from upstream.authority import Outcome, Preview
 from upstream.domain.commands import Command
 from upstream.domain.permissions import Actor
 
@@ -48,14 +46,13 @@ class Performance:
         """
         if self.is_dry_run:
             raise Diverted(Json(previewed(await self.services.authority.preview(command, actor))))
-        return await self.services.authority.execute(command, actor, await self._once())
-
-    async def _once(self) -> Once | None:
-        """Return how the answer is kept, if the request has a key under which it is."""
         attempt = attempt_of(self.request.scope)
         if attempt is None:
-            return None
-        return attempt.once(await request_hash(self.request), partial(first_answer, self.request))
+            return await self.services.authority.execute(command, actor)
+        if attempt.outcome is not None:
+            # Done by an earlier request that was not answered.
+            return attempt.outcome
+        return await self.services.authority.execute(command, actor, attempt.once(await request_hash(self.request)))
 
 
 def asked_performance(

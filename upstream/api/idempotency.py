@@ -1,8 +1,10 @@
 """`Idempotency-Key`: a write that is sent again is answered as the first time, and has its effect once.
 
 The middleware stands before the routes, so that the repetition of a deletion is not told that there is nothing to
-delete: it finds the kept answer, or lets the request through with an `Attempt`, under which `doing` has effect and
-answer stored in one transaction. Refusals and dry runs are not kept.
+delete: it finds the kept answer, or lets the request through with an `Attempt`, under which `doing` has the effect and
+its outcome stored in one transaction. The route's answer takes the outcome's place before it is sent. Where the process
+died in between, the repetition goes through the route again, which is given the outcome. Refusals and dry runs are not
+kept.
 """
 
 import logging
@@ -10,18 +12,20 @@ from functools import partial
 from hashlib import sha256
 from http import HTTPStatus
 
-from fastapi import Request, Response
+from fastapi import Request
 
 from relay.errors import Problem
 from relay.serve.guard import AsgiApp, Message, Receive, Scope, Send, header
-from upstream.api.attempts import Attempt, checked_key, plain_answer
+from upstream.api.answers import gone, one
+from upstream.api.attempts import REPLAYED, Attempt, checked_key
 from upstream.api.body import raw_body
 from upstream.api.caller import caller_of
 from upstream.api.paths import is_write
+from upstream.authority import Outcome
 from upstream.domain.permissions import Actor
 from upstream.storage import idempotency
 from upstream.storage.database import Database, Unavailable
-from upstream.storage.idempotency import Claim, Kept
+from upstream.storage.idempotency import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -56,53 +60,77 @@ class Idempotency:
         attempt = Attempt(_principal(caller), checked_key(raw))
         services.running.take(attempt)
         try:
-            found = await services.database.read(
-                partial(idempotency.kept, principal=attempt.principal, key=attempt.key)
-            )
-            if found is not None:
-                response = await _replayed(Request(scope, receive), attempt, found)
-                await response(scope, receive, send)
-                return
-            scope["state"]["idempotency"] = attempt
-            await self._carried_out(scope, receive, send, services.database)
+            await self._answer(attempt, services.database, scope, receive, send)
         finally:
             services.running.let_go(attempt)
 
-    async def _carried_out(self, scope: Scope, receive: Receive, send: Send, database: Database) -> None:
-        """Let the routes answer, and keep their answer before it is sent."""
-        messages: list[Message] = []
-
-        async def hold(message: Message) -> None:
-            messages.append(message)
-
-        await self._app(scope, receive, hold)
-        attempt: Attempt = scope["state"]["idempotency"]
-        if attempt.claim is not None and attempt.kept is not None:
-            await _keep(database, attempt, attempt.claim, messages)
-        for message in messages:
+    async def _answer(self, attempt: Attempt, database: Database, scope: Scope, receive: Receive, send: Send) -> None:
+        found = await database.read(partial(idempotency.kept, principal=attempt.principal, key=attempt.key))
+        if found is not None:
+            if found.request_hash != await request_hash(Request(scope, receive)):
+                detail = "This Idempotency-Key was used for another request; take a new one for each write."
+                raise Problem(422, "idempotency_key_reused", detail)
+            if found.is_answered:
+                await attempt.opened(found)(scope, receive, send)
+                return
+            attempt.resume(found)
+        scope["state"]["idempotency"] = attempt
+        held = _Held()
+        await self._app(scope, receive, held.send)
+        if attempt.outcome is not None:
+            await _told_again(held, attempt.outcome, scope, receive)
+        if attempt.claim is not None and held.status < HTTPStatus.BAD_REQUEST:
+            await _keep(database, attempt, attempt.claim, held)
+        for message in held.messages:
             await send(message)
+
+
+class _Held:
+    """An answer that is not sent yet."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+    @property
+    def status(self) -> int:
+        status: int = self.messages[0]["status"]
+        return status
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        headers: list[tuple[bytes, bytes]] = self.messages[0]["headers"]
+        return headers
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages[1:])
+
+
+async def _told_again(held: _Held, outcome: Outcome, scope: Scope, receive: Receive) -> None:
+    """Say that the answer is a repetition's, and put another in its place where the route cannot give it any more.
+
+    So it is when what the write was about is gone since, by the write itself or by a later one.
+    """
+    if held.status >= HTTPStatus.BAD_REQUEST:
+        status = scope["route"].status_code or HTTPStatus.OK
+        response = gone() if status == HTTPStatus.NO_CONTENT else one(outcome.entity, status=status)
+        held.messages.clear()
+        await response(scope, receive, held.send)
+    held.messages[0]["headers"] = [*held.headers, (REPLAYED.lower().encode(), b"true")]
+
+
+async def _keep(database: Database, attempt: Attempt, claim: Claim, held: _Held) -> None:
+    """Put the answer in the place of the outcome from which it was made."""
+    response = attempt.sealed(held.headers, held.body)
+    try:
+        await database.write(partial(idempotency.keep, of=claim, status=held.status, response=response))
+    except Unavailable as error:
+        # The effect is stored with its outcome, from which a repetition is answered.
+        logger.warning("the answer of a write was not kept", extra={"reason": str(error)})
 
 
 def _principal(actor: Actor) -> str:
     return f"api:{actor.organisation_id}:{actor.type}:{actor.id}"
-
-
-async def _replayed(request: Request, attempt: Attempt, found: Kept) -> Response:
-    if found.request_hash != await request_hash(request):
-        detail = "This Idempotency-Key was used for another request; take a new one for each write."
-        raise Problem(422, "idempotency_key_reused", detail)
-    return attempt.opened(found)
-
-
-async def _keep(database: Database, attempt: Attempt, claim: Claim, messages: list[Message]) -> None:
-    """Put the answer of the route in the place of the one that was made with the write, if it is another one."""
-    start = messages[0]
-    plain = plain_answer(start["headers"], b"".join(message.get("body", b"") for message in messages[1:]))
-    if start["status"] >= HTTPStatus.BAD_REQUEST or (start["status"], plain) == attempt.kept:
-        return
-    work = partial(idempotency.keep, of=claim, status=start["status"], response=attempt.sealed(plain))
-    try:
-        await database.write(work)
-    except Unavailable as error:
-        # The effect and its first answer are stored; a repetition gets that one.
-        logger.warning("the answer of a write was not kept", extra={"reason": str(error)})

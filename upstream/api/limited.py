@@ -8,7 +8,7 @@ from typing import Final
 
 from relay.errors import Problem
 from relay.serve.guard import AsgiApp, Message, Receive, Scope, Send, header
-from upstream.api.authenticator import address_of
+from upstream.api.authenticator import client_address
 from upstream.api.caller import caller_of
 from upstream.api.paths import is_of_relays, is_reading
 from upstream.api.rate_limit import Count
@@ -49,7 +49,7 @@ async def _counted(scope: Scope) -> Count | None:
             principal = (caller.organisation_id, caller.type, caller.id)
             found: Count | None = limits.of_caller(principal, is_reading=is_reading(scope["method"]))
             return found
-    by_address: Count | None = limits.of_address(address_of(scope))
+    by_address: Count | None = limits.of_address(client_address(scope))
     return by_address
 
 

@@ -5,6 +5,7 @@ answer may hold the text of a new key, which is not to be found in a database.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -19,6 +20,9 @@ _KEPT = select(_TABLE.c.body_hash, _TABLE.c.status, _TABLE.c.response).where(*_O
 _CLAIM = insert(_TABLE)
 _KEEP = update(_TABLE).where(*_ONE).values(status=bindparam("new_status"), response=bindparam("new_response"))
 
+UNANSWERED: Final = 0
+"""In the place of a status: the write was carried out, and its answer is not known yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -31,15 +35,20 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a request was answered with; `response` is for whoever wrote it."""
+    """What a request was answered with, or (status `UNANSWERED`) what it did; `response` is for whoever wrote it."""
 
     request_hash: str
     status: int
     response: bytes
 
+    @property
+    def is_answered(self) -> bool:
+        """Tell whether this is an answer."""
+        return self.status != UNANSWERED
+
 
 def kept(connection: Connection, principal: str, key: str) -> Kept | None:
-    """Return what the key was answered with before."""
+    """Return what is kept under a key."""
     row = connection.execute(_KEPT, {"of_principal": principal, "of_key": key}).one_or_none()
     return None if row is None else Kept(row.body_hash, row.status, row.response)
 
@@ -51,7 +60,7 @@ def claim(connection: Connection, wanted: Claim, now_ms: int) -> None:
         KeyTaken: it is taken already.
     """
     row = {
-        "principal": wanted.principal, "key": wanted.key, "body_hash": wanted.request_hash, "status": 0,
+        "principal": wanted.principal, "key": wanted.key, "body_hash": wanted.request_hash, "status": UNANSWERED,
         "response": b"", "at": now_ms,
     }  # fmt: skip
     try:
@@ -61,6 +70,6 @@ def claim(connection: Connection, wanted: Claim, now_ms: int) -> None:
 
 
 def keep(connection: Connection, of: Claim, status: int, response: bytes) -> None:
-    """Keep the answer of a claimed key, in the place of the one that was kept before."""
+    """Keep this under a claimed key, in the place of what was kept before."""
     row = {"of_principal": of.principal, "of_key": of.key, "new_status": status, "new_response": response}
     connection.execute(_KEEP, row)
