@@ -14,9 +14,11 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 from pydantic.json_schema import models_json_schema
 
+from upstream.api.attempts import MAX_CHARACTERS
 from upstream.api.body import Body, JsonBody
 from upstream.api.described.answers import ANSWERS, ANSWERS_BY_PARAMETER, PARAMETERS, SCHEMAS, TAGS
 from upstream.api.described.bodies import BODIES, EXPORTED
+from upstream.api.paths import takes_idempotency_key
 from upstream.api.project_document import ProjectDocument
 
 OPEN_PATHS: Final = ("/api/v2/auth/login", "/api/v2/auth/refresh", "/api/v2/auth/accept", "/api/v2/auth/setup")
@@ -30,6 +32,17 @@ _SUCCESS: Final = {
     "202": "Taken, to be done later.",
     "204": "Done; there is nothing to say.",
 }
+_IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_CHARACTERS, "pattern": "^[ -~]+$"},
+    "description": (
+        "A random text, best a UUID, that names this write: sent again with it, the write has no further effect and is"
+        " answered as the first time, with `Idempotent-Replayed: true`. Kept for a day for each caller."
+    ),
+}
+
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
     "description": "RFC 9457 problem details.",
@@ -58,6 +71,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         )
         _add_bodies(document, app)
         _add_answers(document)
+        _add_idempotency(document)
         _add_errors(document)
         _add_security(document)
         app.openapi_schema = document
@@ -136,6 +150,13 @@ def _describe_success(operation: dict[str, Any], name: str | None, schemas: dict
             "description": "Where it is.",
             "schema": {"type": "string"},
         }
+
+
+def _add_idempotency(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if takes_idempotency_key(method.upper(), path):
+                operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
 
 
 def _add_errors(document: dict[str, Any]) -> None:

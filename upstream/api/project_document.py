@@ -13,8 +13,7 @@ from pydantic import Field, WithJsonSchema
 
 from relay.errors import Problem
 from relay.protocol import strict_json
-from relay.serve.bodies import read_body
-from upstream.api.body import Body, JsonBody, Moment, absent, check_media_type, checked
+from upstream.api.body import Body, JsonBody, Moment, absent, check_media_type, checked, raw_body
 from upstream.api.services import services_of
 from upstream.domain.entities import FlagKind, FlagType, NumberFormat
 from upstream.domain.transfer import FORMAT_VERSION
@@ -142,7 +141,7 @@ class DocumentBody(JsonBody[M]):
             Problem: 400, 408, 413, 415 or 422, with everything that is wrong.
         """
         limits = services_of(request).limits
-        raw = await read_body(request.scope, request.receive, limits.import_bytes, limits.body_s)
+        raw = await raw_body(request)
         check_media_type(request.headers.get("content-type"))
         return await asyncio.to_thread(self._read, raw, limits.json_depth)
 

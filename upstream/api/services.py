@@ -4,15 +4,17 @@ Routes find it on the app's state; nothing here is global, so two apps in one pr
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from relay.clock import Clock
 from upstream.api.accounts import Accounts
+from upstream.api.attempts import Running
 from upstream.api.authenticator import Authenticator
 from upstream.api.passwords import Passwords
+from upstream.api.rate_limit import RequestLimits
 from upstream.api.sign_in import SignIn
 from upstream.authority import Authority
 from upstream.domain.entities import FlagKind
@@ -38,6 +40,8 @@ class Services:
     sign_in: SignIn
     accounts: Accounts
     stale: Mapping[FlagKind, Thresholds]
+    requests: RequestLimits
+    running: Running = field(default_factory=Running)
 
 
 def services_of(request: Request) -> Services:
