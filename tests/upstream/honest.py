@@ -1,8 +1,8 @@
 """Holds every answer against the OpenAPI document: its status is documented, its media type, and its whole body.
 
 A failure here means that a route answers something that the document does not say. Describe it in
-`upstream/api/described`: the row of the operation in `answers.py`, the members of the thing in `things.py`, `people.py`
-or `reports.py`.
+`upstream/api/described`: the row of the operation in `answers.py`, the members of the thing in `things.py`,
+`flag_parts.py`, `people.py` or `reports.py`.
 """
 
 import re
@@ -14,7 +14,7 @@ import jsonschema_rs
 import orjson
 from fastapi import FastAPI
 
-WHERE = "describe it in upstream/api/described (a row in answers.py; the members in things.py, people.py, reports.py)"
+WHERE = "describe it in upstream/api/described (a row in answers.py; the members in the modules beside it)"
 
 
 class Honest:

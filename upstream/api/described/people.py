@@ -63,9 +63,18 @@ _TOKEN_EXAMPLE: Final[dict[str, Any]] = {
     "scopes": ["flags:write"],
     "environment_id": None,
 }
+_MEMBER: Final[Mapping[str, Schema]] = {
+    "id": ID,
+    "email": TEXT,
+    "name": TEXT,
+    "role": one_of("owner", "admin", "developer", "viewer"),
+    "projects": noted(nullable(list_of(ID)), "null = all of the organisation."),
+    "status": noted(one_of("invited", "active"), "Invited = without a password yet."),
+    **EDITED,
+}
 _MEMBER_EXAMPLE: Final[dict[str, Any]] = {
     "id": "c0a7d8f0-2b6c-4c1e-8f54-8b8f6c3e9d10", "email": "ada@example.com", "name": "Ada", "role": "developer",
-    "projects": None, **EDITED_EXAMPLE,
+    "projects": None, "status": "active", **EDITED_EXAMPLE,
 }  # fmt: skip
 _AUDIT_EXAMPLE: Final[dict[str, Any]] = {
     "id": "f7b1a2c3-0d4e-4f5a-8b6c-7d8e9f0a1b2c",
@@ -101,19 +110,25 @@ PEOPLE: Final[Mapping[str, Described]] = {
         record({**_CREDENTIAL, "token": noted(TEXT, "Shown this once.")}, WARNINGS),
         {**_TOKEN_EXAMPLE, "token": "hal_token_0123456789abcdefghijklmnopqrstuvABCDEF"},
     ),
-    "Member": Described(
+    "Member": Described(record(_MEMBER, WARNINGS), _MEMBER_EXAMPLE),
+    "NewMember": Described(
         record(
-            {
-                "id": ID,
-                "email": TEXT,
-                "name": TEXT,
-                "role": one_of("owner", "admin", "developer", "viewer"),
-                "projects": noted(nullable(list_of(ID)), "null = all of the organisation."),
-                **EDITED,
-            },
+            {**_MEMBER, "invitation": noted(nullable(ref("OneTimeToken")), "For a member without a password.")},
             WARNINGS,
         ),
-        _MEMBER_EXAMPLE,
+        {
+            **_MEMBER_EXAMPLE,
+            "status": "invited",
+            "invitation": {"token": "hal_invite_…", "expires_at": "2026-11-28T06:30:00.000Z"},
+        },
+    ),
+    "OneTimeToken": Described(
+        record({"token": noted(TEXT, "Shown this once; for `/auth/accept`."), "expires_at": TIME}),
+        {"token": "hal_invite_…", "expires_at": "2026-11-28T06:30:00.000Z"},
+    ),
+    "Organisation": Described(
+        record({"id": ID, "name": TEXT, **EDITED}, WARNINGS),
+        {"id": "1d7f4c52-3b0a-4a39-8c55-2f0f0e7d6a44", "name": "Acme", **EDITED_EXAMPLE},
     ),
     "MemberPage": page_of("Member", _MEMBER_EXAMPLE),
     "AuditEntry": Described(

@@ -35,7 +35,7 @@ SHOP: Final = "0b9cf5a1-2f0e-4a53-9d3c-6a3c1f1f2b10"
 PRODUCTION: Final = "3c6f1d4e-8f43-4b6c-9d53-0a9a2a5a7f01"
 CHECKOUT: Final = "6e2f8c1b-5b0d-4f0e-8a67-1f2e3d4c5b6a"
 
-_FLAG: Final[Mapping[str, Schema]] = {
+FLAG: Final[Mapping[str, Schema]] = {
     "id": ID,
     "key": TEXT,
     "name": TEXT,
@@ -56,7 +56,7 @@ _FLAG: Final[Mapping[str, Schema]] = {
     "archived_at": nullable(TIME),
     **EDITED,
 }
-_FLAG_EXAMPLE: Final[dict[str, Any]] = {
+FLAG_EXAMPLE: Final[dict[str, Any]] = {
     "id": CHECKOUT,
     "key": "new-checkout",
     "name": "New checkout",
@@ -80,28 +80,6 @@ _FLAG_EXAMPLE: Final[dict[str, Any]] = {
 _STALE_EXAMPLE: Final = [
     {"reason": "unchanged", "since": AT, "evidence": {"changed_at": AT}},
 ]
-_CONFIG_EXAMPLE: Final[dict[str, Any]] = {
-    "flag_id": CHECKOUT,
-    "environment_id": PRODUCTION,
-    "flag": "new-checkout",
-    "environment": "production",
-    "enabled": True,
-    "enabled_at": AT,
-    "off": "off",
-    "fallthrough": {"split": {"by": "targetingKey", "weights": [["on", 25_000], ["off", 75_000]]}},
-    "rules": [
-        {
-            "id": "staff",
-            "name": None,
-            "when": {"attribute": "email", "op": "ends_with", "values": ["@example.com"]},
-            "serve": {"variation": "on"},
-            "is_active": True,
-        }
-    ],
-    "targets": [{"variation": "on", "units": ["user-1"]}],
-    "version": 3,
-    "updated_at": AT,
-}
 _PROJECT_EXAMPLE: Final[dict[str, Any]] = {
     "id": SHOP, "key": "shop", "name": "Shop", "description": None, "mau_limit": None, **EDITED_EXAMPLE,
 }  # fmt: skip
@@ -159,16 +137,16 @@ THINGS: Final[Mapping[str, Described]] = {
         {"enabled": True, "version": 3, "last_evaluated_at": "2026-11-21T06:00:00.000Z"},
     ),
     "Flag": Described(
-        record({**_FLAG, "environments": map_of(ref("FlagState"))}, {"stale": list_of(ref("Stale")), **WARNINGS}),
+        record({**FLAG, "environments": map_of(ref("FlagState"))}, {"stale": list_of(ref("Stale")), **WARNINGS}),
         {
-            **_FLAG_EXAMPLE,
+            **FLAG_EXAMPLE,
             "environments": {"production": {"enabled": True, "version": 3, "last_evaluated_at": None}},
         },
     ),
     "FlagPage": page_of(
         "Flag",
         {
-            **_FLAG_EXAMPLE,
+            **FLAG_EXAMPLE,
             "environments": {"production": {"enabled": True, "version": 3, "last_evaluated_at": None}},
             "stale": [],
         },
@@ -183,42 +161,17 @@ THINGS: Final[Mapping[str, Described]] = {
         ),
         _STALE_EXAMPLE[0],
     ),
-    "StaleFlag": Described(
-        record({**_FLAG, "stale": list_of(ref("Stale"))}), {**_FLAG_EXAMPLE, "stale": _STALE_EXAMPLE}
-    ),
+    "StaleFlag": Described(record({**FLAG, "stale": list_of(ref("Stale"))}), {**FLAG_EXAMPLE, "stale": _STALE_EXAMPLE}),
     "StaleAfter": Described(
         record({name: {"type": "number"} for name in ("not_evaluated_days", "rolled_out_days", "unchanged_days")}),
         {"not_evaluated_days": 30, "rolled_out_days": 30, "unchanged_days": 90},
     ),
     "StaleFlagPage": page_of(
         "StaleFlag",
-        {**_FLAG_EXAMPLE, "stale": _STALE_EXAMPLE},
+        {**FLAG_EXAMPLE, "stale": _STALE_EXAMPLE},
         {"thresholds": noted(map_of(ref("StaleAfter")), "By kind of flag; 0 days are never over.")},
         thresholds={"release": {"not_evaluated_days": 30, "rolled_out_days": 30, "unchanged_days": 90}},
     ),
-    "FlagConfig": Described(
-        record(
-            {
-                "flag_id": ID,
-                "environment_id": ID,
-                "flag": TEXT,
-                "environment": TEXT,
-                "enabled": SWITCH,
-                "enabled_at": noted(TIME, "Of the last deliberate change of `enabled`."),
-                "off": noted(nullable(TEXT), "The variation served while the flag is off; null = the code's default."),
-                "fallthrough": OBJECT,
-                "rules": list_of(
-                    record({"id": TEXT, "name": nullable(TEXT), "when": OBJECT, "serve": OBJECT, "is_active": SWITCH})
-                ),
-                "targets": list_of(record({"variation": TEXT, "units": list_of(TEXT)})),
-                "version": NUMBER,
-                "updated_at": TIME,
-            },
-            WARNINGS,
-        ),
-        _CONFIG_EXAMPLE,
-    ),
-    "FlagConfigPage": page_of("FlagConfig", _CONFIG_EXAMPLE, limit=1),
     "Segment": Described(
         record(
             {
