@@ -18,7 +18,7 @@ from relay.clock import parse_rfc3339_ms
 from relay.errors import Problem
 from relay.protocol import strict_json
 from relay.serve.bodies import read_body
-from upstream.api.paths import is_import
+from upstream.api.paths import takes_document
 from upstream.api.services import services_of
 from upstream.domain.commands import UNSET
 
@@ -115,7 +115,7 @@ async def raw_body(request: Request) -> bytes:
     state = request.scope["state"]
     if "raw_body" not in state:
         limits = services_of(request).limits
-        most = limits.import_bytes if is_import(request.scope["path"]) else limits.flag_bytes
+        most = limits.import_bytes if takes_document(request.scope["path"]) else limits.flag_bytes
         state["raw_body"] = await read_body(request.scope, request.receive, most, limits.body_s)
     raw: bytes = state["raw_body"]
     return raw

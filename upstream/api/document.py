@@ -27,11 +27,6 @@ OPEN_PATHS: Final = ("/api/v2/auth/login", "/api/v2/auth/refresh", "/api/v2/auth
 PREFIX: Final = "/api/v2"
 _REF: Final = "#/components/schemas/{model}"
 
-_SUCCESS: Final = {
-    "201": "Created.",
-    "202": "Taken, to be done later.",
-    "204": "Done; there is nothing to say.",
-}
 _IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
     "in": "header",
     "name": "Idempotency-Key",
@@ -43,6 +38,11 @@ _IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
     ),
 }
 
+_SUCCESS: Final = {
+    "201": "Created.",
+    "202": "Taken, to be done later.",
+    "204": "Done; there is nothing to say.",
+}
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
     "description": "RFC 9457 problem details.",
@@ -70,8 +70,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
             tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         )
         _add_bodies(document, app)
-        _add_answers(document)
         _add_idempotency(document)
+        _add_answers(document)
         _add_errors(document)
         _add_security(document)
         app.openapi_schema = document
@@ -108,6 +108,13 @@ def _readers(dependant: Dependant) -> Iterator[JsonBody[Any]]:
         yield dependant.call
     for inner in dependant.dependencies:
         yield from _readers(inner)
+
+
+def _add_idempotency(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if takes_idempotency_key(method.upper(), path):
+                operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
 
 
 def _add_answers(document: dict[str, Any]) -> None:
@@ -150,13 +157,6 @@ def _describe_success(operation: dict[str, Any], name: str | None, schemas: dict
             "description": "Where it is.",
             "schema": {"type": "string"},
         }
-
-
-def _add_idempotency(document: dict[str, Any]) -> None:
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            if takes_idempotency_key(method.upper(), path):
-                operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
 
 
 def _add_errors(document: dict[str, Any]) -> None:

@@ -17,11 +17,6 @@ def is_of_relays(path: str) -> bool:
     return path in _OF_RELAYS
 
 
-def is_import(path: str) -> bool:
-    """Tell whether whole projects come in here, whose documents are longer than other bodies."""
-    return path.startswith(f"{PREFIX}/projects") and path.endswith((":import", "/import"))
-
-
 def is_reading(method: str, path: str) -> bool:
     """Tell whether a request changes nothing: by its method, or because it only asks with a body."""
     return method in _READING or path in _ASKING
@@ -31,6 +26,11 @@ def takes_idempotency_key(method: str, path: str) -> bool:
     """Tell whether a request is a management write, which may be repeated with its key; signing in is none."""
     is_management = path.startswith(f"{PREFIX}/") and not path.startswith(_SIGN_IN) and not is_of_relays(path)
     return is_management and not is_reading(method, path)
+
+
+def takes_document(path: str) -> bool:
+    """Tell whether a whole project may be sent here, which is longer than other bodies."""
+    return path == f"{PREFIX}/projects:import" or (path.startswith(f"{PREFIX}/projects/") and path.endswith("/import"))
 
 
 def is_write(scope: Scope) -> bool:

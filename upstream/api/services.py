@@ -39,8 +39,8 @@ class Services:
     passwords: Passwords
     sign_in: SignIn
     accounts: Accounts
-    stale: Mapping[FlagKind, Thresholds]
     requests: RequestLimits
+    stale: Mapping[FlagKind, Thresholds]
     running: Running = field(default_factory=Running)
 
 
