@@ -24,7 +24,7 @@ from tests.upstream.management import Caller, Template, open_world
 
 PARTS = 6
 LEAST_OF_PROVE = 20_000
-EXAMPLES = max(1, settings().max_examples // 4)
+EXAMPLES = max(4, settings().max_examples // 8)
 NAMES: Mapping[str, tuple[str, ...]] = {
     "p": ("shop", "other", "lab"),
     "e": ("production", "staging", "nowhere"),
@@ -99,8 +99,8 @@ def test_no_request_of_the_document_breaks_anything(populated_database: Template
     mine = operations[part::PARTS]
     sent = sum(fuzzed(populated_database, tmp_path / str(number), each) for number, each in enumerate(mine))
     assert sent >= len(mine) * EXAMPLES * 0.9
-    if EXAMPLES * len(operations) > LEAST_OF_PROVE:
-        assert sent * PARTS > LEAST_OF_PROVE * 0.9
+    if settings.get_current_profile_name() == "prove":
+        assert EXAMPLES * len(operations) > LEAST_OF_PROVE
 
 
 def fuzzed(template: Template, folder: Path, operation: Any) -> int:
