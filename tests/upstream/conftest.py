@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgresql import Server
-from tests.upstream.databases import IS_POSTGRESQL, SERVER, drop_all
+from tests.upstream.databases import IS_POSTGRESQL, SERVER, databases, drop_all
 from tests.upstream.management import Template, World, open_world, populated
 
 _STARTED = pytest.StashKey[Server]()
@@ -17,9 +17,12 @@ _STARTED = pytest.StashKey[Server]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start PostgreSQL before there are workers, which inherit where it is."""
-    if IS_POSTGRESQL and SERVER not in os.environ:
-        config.stash[_STARTED] = server = Server.made()
-        os.environ[SERVER] = str(server.directory)
+    if IS_POSTGRESQL:
+        if SERVER not in os.environ:
+            config.stash[_STARTED] = server = Server.made()
+            os.environ[SERVER] = str(server.directory)
+        # Now, as some tests change the variables.
+        databases()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
