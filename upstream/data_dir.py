@@ -9,7 +9,7 @@ lock           held while a process works here
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError
@@ -85,7 +85,9 @@ def installing(settings: UpstreamSettings) -> Iterator[None]:
         return
     engine = writing_engine(parsed(settings.database_url), patience_s=INSTALLING_S)
     try:
-        with locks.installing(engine):
+        with ExitStack() as held:
+            with sentences(settings):
+                held.enter_context(locks.installing(engine))
             yield
     finally:
         engine.dispose()

@@ -35,7 +35,7 @@ def migrate(settings: UpstreamSettings) -> str:
     """
     with _alone(settings), data_dir.sentences(settings):
         schema = bring_up_to_date(settings.database_url, clock=SystemClock(), entropy=SystemEntropy())
-    return f"The database is at schema {schema}.\n"
+    return f"The database is at schema {schema}."
 
 
 def back_up(settings: UpstreamSettings, target: Path) -> str:
@@ -47,7 +47,7 @@ def back_up(settings: UpstreamSettings, target: Path) -> str:
     database = _file(settings, "pg_dump --format=custom --file=FILE DATABASE")
     with _sentences(str(target)):
         backup.back_up(database, target)
-    return f"Wrote {target} ({target.stat().st_size} bytes), and found it sound.\n"
+    return f"Wrote {target} ({target.stat().st_size} bytes), and found it sound."
 
 
 def restore(settings: UpstreamSettings, source: Path) -> str:
@@ -64,8 +64,8 @@ def restore(settings: UpstreamSettings, source: Path) -> str:
     with data_dir.taken(settings.data.dir), _sentences(str(source)):
         database.parent.mkdir(parents=True, exist_ok=True)
         replaced = backup.restore(source, database, lineage_id=_fresh_lineage(), now_ms=now_ms, label=label)
-    kept = "" if replaced is None else f"What it replaces is kept as {replaced}.\n"
-    return f"Restored {database} from {source}. {_FOLLOWERS}\n{kept}"
+    kept = "" if replaced is None else f"\nWhat it replaces is kept as {replaced}."
+    return f"Restored {database} from {source}. {_FOLLOWERS}{kept}"
 
 
 def begin_new_lineage(settings: UpstreamSettings) -> str:
@@ -86,7 +86,7 @@ def begin_new_lineage(settings: UpstreamSettings) -> str:
                 epochs = _renewed(connection, clock.wall_ms())
         finally:
             engine.dispose()
-    return f"The epoch was {epochs[0]} and is {epochs[1]}. {_FOLLOWERS}\n"
+    return f"The epoch was {epochs[0]} and is {epochs[1]}. {_FOLLOWERS}"
 
 
 def _renewed(connection: Connection, now_ms: int) -> tuple[str, str]:

@@ -18,15 +18,16 @@ POSTGRESQL = re.compile(r"postgres(ql)?(\+psycopg)?://.+")
 REDIS = re.compile(r"(rediss?|unix)://.+")
 
 
-def _database_url(url: SecretStr) -> SecretStr:
-    text = url.get_secret_value()
-    if not (SQLITE.fullmatch(text) or POSTGRESQL.fullmatch(text)):
+def _database_url(url: SecretStr | None) -> SecretStr | None:
+    if url is None:
+        return None
+    if not any(form.fullmatch(url.get_secret_value()) for form in (SQLITE, POSTGRESQL)):
         raise ValueError("must be sqlite:///path/to/halyard.db or postgresql://user:password@host/database")
     return url
 
 
-def _redis_url(url: SecretStr) -> SecretStr:
-    if not REDIS.fullmatch(url.get_secret_value()):
+def _redis_url(url: SecretStr | None) -> SecretStr | None:
+    if url is not None and not REDIS.fullmatch(url.get_secret_value()):
         raise ValueError("must be redis://host:6379/0, rediss://… or unix://path")
     return url
 
@@ -59,7 +60,7 @@ class Data(Group):
 class Database(Group):
     """`[upstream.database]`: where everything is stored."""
 
-    url: Annotated[SecretStr, AfterValidator(_database_url)] | None = Field(
+    url: Annotated[SecretStr | None, AfterValidator(_database_url)] = Field(
         default=None,
         description="SQLite file, or PostgreSQL as `postgresql://user:password@host/database`; by default SQLite in"
         " the data directory.",
@@ -80,7 +81,7 @@ class Database(Group):
 class Redis(Group):
     """`[upstream.redis]`: how several upstreams on one PostgreSQL tell each other of changes at once, not after 2 s."""
 
-    url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
+    url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         default=None,
         description="Redis that all of them use; without one, each looks into the database every 2 s.",
         examples=["redis://:password@redis:6379/0"],

@@ -28,12 +28,17 @@ assert KIND in {"sqlite", "postgresql"}, f"HALYARD_TEST_DATABASE is {KIND!r}; it
 
 def sqlite_only(reason: str) -> pytest.MarkDecorator:
     """Mark a test that says nothing about PostgreSQL."""
-    return pytest.mark.skipif(IS_POSTGRESQL, reason=f"SQLite only: {reason}")
+    return _skipped(f"SQLite only: {reason}", where=IS_POSTGRESQL)
 
 
 def postgresql_only(reason: str) -> pytest.MarkDecorator:
     """Mark a test that says nothing about SQLite."""
-    return pytest.mark.skipif(not IS_POSTGRESQL, reason=f"PostgreSQL only: {reason}")
+    return _skipped(f"PostgreSQL only: {reason}", where=not IS_POSTGRESQL)
+
+
+def _skipped(reason: str, *, where: bool) -> pytest.MarkDecorator:
+    # Tests with this mark are told of in one line a file, those that skip by a condition in one line each.
+    return pytest.mark.skip(reason=reason) if where else pytest.mark.skipif(condition=False, reason=reason)
 
 
 @cache

@@ -1,6 +1,7 @@
 """One command is one transaction: everything it writes, or nothing."""
 
 import asyncio
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from relay.protocol.decode import BadMessage
 from relay.protocol.state import advance
@@ -21,14 +23,25 @@ from tests.upstream.rig import (
     rig_fixture,  # noqa: F401 - the fixtures are used by name
     template_fixture,  # noqa: F401
 )
-from upstream.domain.commands import ConfigFields, CreateEnvironment, CreateFlag, CreateKey, ToggleFlag, UpdateFlag
+from upstream.domain.commands import (
+    Batch,
+    ConfigFields,
+    CreateEnvironment,
+    CreateFlag,
+    CreateKey,
+    CreateProject,
+    ToggleFlag,
+    UpdateFlag,
+)
 from upstream.domain.entities import CredentialKind, Flag
 from upstream.domain.facts import Facts
 from upstream.domain.permissions import system_actor
+from upstream.storage import database as database_module
 from upstream.storage import tables
-from upstream.storage.database import Database, Unavailable, open_database
+from upstream.storage.database import ATTEMPTS, Database, Unavailable, open_database
 from upstream.storage.errors import Stale
 from upstream.storage.history import compact, heads, lineage, read_changes, read_snapshot
+from upstream.storage.locks import is_of_one_project
 from upstream.storage.records import save
 from upstream.storage.transaction import carry_out, expire_credentials
 
@@ -249,3 +262,33 @@ async def test_whoever_commits_is_told_even_when_nobody_waits(template: Path, tm
         await asyncio.wait_for(told.wait(), timeout=5)
     finally:
         database.close()
+
+
+async def test_work_that_never_goes_through_is_given_up(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a bounded number of attempts the caller is told to come back later."""
+    monkeypatch.setattr(database_module, "_PAUSE_S", 0)
+    attempts: list[Connection] = []
+
+    def stale(connection: Connection) -> None:
+        attempts.append(connection)
+        raise Stale("moved on")
+
+    with closing(Database(url_of(copy_of(template, tmp_path)))) as database:
+        with pytest.raises(Unavailable):
+            await database.write(stale)
+        assert len(attempts) == ATTEMPTS
+        # What is no race is not tried again, and not called one.
+        with pytest.raises(IntegrityError):
+            await database.write(lambda c: c.execute(text("INSERT INTO projects (id) VALUES (NULL)")))
+
+
+def test_which_commands_have_the_organisation_alone() -> None:
+    """What names its project shares the organisation; anything else, alone or in a batch, has it alone."""
+    toggle = ToggleFlag(project="shop", flag="x", environment="qa")
+    key = CreateKey(kind=CredentialKind.SERVER, project="shop", environment="qa")
+    relay = replace(key, kind=CredentialKind.RELAY, project=None, environment=None)
+    assert is_of_one_project(Batch(commands=[toggle, key]))
+    assert not is_of_one_project(Batch(commands=[toggle, relay]))
+    assert not is_of_one_project(CreateProject(key="x"))

@@ -3,13 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import IntegrityError
 
 from tests.clocks import FakeClock
 from tests.upstream.databases import copy_of, engine_at, postgresql_only, url_of
@@ -17,7 +15,6 @@ from tests.upstream.rig import SeededEntropy, template_fixture  # noqa: F401 - u
 from upstream.api import sign_in_store
 from upstream.authority import Authority
 from upstream.domain.commands import (
-    Batch,
     Command,
     CreateEnvironment,
     CreateFlag,
@@ -30,7 +27,6 @@ from upstream.domain.commands import (
     DeleteMember,
     DeleteProject,
     RevokeKey,
-    ToggleFlag,
     UpdateFlag,
     UpdateMember,
 )
@@ -39,11 +35,8 @@ from upstream.domain.errors import Kind, Rejected
 from upstream.domain.facts import Facts
 from upstream.domain.permissions import system_actor
 from upstream.notifier import Notifier
-from upstream.storage import database as database_module
-from upstream.storage.database import ATTEMPTS, Database, Unavailable
-from upstream.storage.errors import Stale
+from upstream.storage.database import Database
 from upstream.storage.history import read_snapshot
-from upstream.storage.locks import is_of_one_project
 from upstream.storage.transaction import carry_out, expire_credentials
 from upstream.storage.view import StoredView
 
@@ -51,7 +44,7 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 DEADLINE_S = 10.0
 
-on_postgresql = postgresql_only("SQLite has one writer")
+pytestmark = postgresql_only("SQLite has one writer")
 
 
 class Crossing:
@@ -124,7 +117,6 @@ async def crossing(template: Path, tmp_path: Path) -> AsyncIterator[Crossing]:
         yield made
 
 
-@on_postgresql
 @pytest.mark.parametrize("is_flag_first", [True, False])
 async def test_a_new_flag_and_a_new_environment_have_their_config(crossing: Crossing, *, is_flag_first: bool) -> None:
     """Neither overlooks the other: the flag has a config in every environment, and is published there."""
@@ -142,7 +134,6 @@ async def test_a_new_flag_and_a_new_environment_have_their_config(crossing: Cros
     assert set((await crossing.published("qa")).flags) == {"x"}
 
 
-@on_postgresql
 @pytest.mark.parametrize("is_key_first", [True, False])
 async def test_a_new_relay_key_and_a_new_environment_know_each_other(crossing: Crossing, *, is_key_first: bool) -> None:
     """A key of the whole organisation is published in an environment that is made at the same moment."""
@@ -151,7 +142,6 @@ async def test_a_new_relay_key_and_a_new_environment_know_each_other(crossing: C
     assert len((await crossing.published("qa")).credentials) == 1
 
 
-@on_postgresql
 async def test_what_was_deleted_meanwhile_is_not_found(crossing: Crossing) -> None:
     """A command on something that is being deleted waits, and then says that it is not there."""
     key = await crossing.do(CreateKey(kind=CredentialKind.SERVER, project="shop", environment="staging"))
@@ -163,7 +153,6 @@ async def test_what_was_deleted_meanwhile_is_not_found(crossing: Crossing) -> No
     assert gone.code == "project_not_found"
 
 
-@on_postgresql
 async def test_of_two_who_saw_one_version_the_second_is_told(crossing: Crossing) -> None:
     """If-Match holds also when the other commits in between: 412 with what is there now."""
     await crossing.do(CreateFlag(project="shop", key="x"))
@@ -174,7 +163,6 @@ async def test_of_two_who_saw_one_version_the_second_is_told(crossing: Crossing)
     assert (refused.kind, refused.expected, getattr(refused.current, "name", "")) == (Kind.PRECONDITION, 1, "First")
 
 
-@on_postgresql
 async def test_no_update_is_lost(crossing: Crossing) -> None:
     """Without If-Match both count: the second changes what the first has left."""
     await crossing.do(CreateFlag(project="shop", key="x"))
@@ -184,7 +172,6 @@ async def test_no_update_is_lost(crossing: Crossing) -> None:
     assert (flag.name, flag.tags, flag.version) == ("First", ("second",), 3)
 
 
-@on_postgresql
 @pytest.mark.parametrize(
     "command",
     [
@@ -200,14 +187,12 @@ async def test_of_two_who_take_one_key_the_second_is_told(crossing: Crossing, co
     assert (refused.kind, refused.code) == (Kind.CONFLICT, "key_taken")
 
 
-@on_postgresql
 async def test_a_generated_key_gives_way(crossing: Crossing) -> None:
     """Two flags of one name at once: the second's key is the next free one."""
     flag = await crossing.cross(CreateFlag(project="shop", name="Big"), CreateFlag(project="shop", name="Big"))
     assert flag.key == "big_2"
 
 
-@on_postgresql
 async def test_an_address_is_unique_over_organisations_which_share_no_lock(crossing: Crossing) -> None:
     """Where only the unique index tells, the command is decided again, and refused as it would have been later."""
     rival = await crossing.do(CreateOrganisation(name="Rival"))
@@ -216,7 +201,6 @@ async def test_an_address_is_unique_over_organisations_which_share_no_lock(cross
     assert refused.code == "email_taken"
 
 
-@on_postgresql
 async def test_the_last_owner_stays(crossing: Crossing) -> None:
     """Of two owners who are removed at once, one remains."""
     for name in "ab":
@@ -233,7 +217,6 @@ def token_of(member_id: str, name: str) -> RefreshToken:
     )  # fmt: skip
 
 
-@on_postgresql
 async def test_a_refresh_token_is_used_once(crossing: Crossing) -> None:
     """Two who present it at once: one is renewed, then the other ends the whole sign-in."""
     member = await crossing.do(CreateMember(email="ada@acme.example", password_hash="old"))
@@ -246,7 +229,6 @@ async def test_a_refresh_token_is_used_once(crossing: Crossing) -> None:
     assert not await crossing.database.read(lambda c: sign_in_store.is_open(c, "family", member.id))
 
 
-@on_postgresql
 @pytest.mark.parametrize("is_change_first", [True, False])
 async def test_no_sign_in_outlives_the_password(crossing: Crossing, *, is_change_first: bool) -> None:
     """Whoever signs in, or renews, while the password is changed is signed out, whoever commits first."""
@@ -260,7 +242,6 @@ async def test_no_sign_in_outlives_the_password(crossing: Crossing, *, is_change
     assert not await crossing.database.read(lambda c: sign_in_store.is_open(c, "family", member.id))
 
 
-@on_postgresql
 @pytest.mark.parametrize("ends", ["signing out", "the password"])
 async def test_a_renewal_does_not_survive_the_end_of_its_sign_in(crossing: Crossing, ends: str) -> None:
     """What a renewal adds while the sign-in ends is ended with it."""
@@ -275,7 +256,6 @@ async def test_a_renewal_does_not_survive_the_end_of_its_sign_in(crossing: Cross
     assert not await crossing.database.read(lambda c: sign_in_store.is_open(c, "family", member.id))
 
 
-@on_postgresql
 async def test_a_key_that_is_prolonged_stays_in_the_streams(crossing: Crossing) -> None:
     """Housekeeping of any upstream looks again at a key whose time is being changed."""
     now_ms = crossing.clock.wall_ms()
@@ -288,7 +268,6 @@ async def test_a_key_that_is_prolonged_stays_in_the_streams(crossing: Crossing) 
     assert set((await crossing.published("production")).credentials) == {key.id}
 
 
-@on_postgresql
 async def test_the_housekeeping_of_two_upstreams_takes_out_a_key_once(crossing: Crossing) -> None:
     """The second finds what the first has left: nothing to do."""
     expires_at = crossing.clock.wall_ms() + 1000
@@ -301,7 +280,6 @@ async def test_the_housekeeping_of_two_upstreams_takes_out_a_key_once(crossing: 
     assert (await crossing.published("production")).revision == 3
 
 
-@on_postgresql
 async def test_who_waits_for_each_other_is_done_again(crossing: Crossing) -> None:
     """PostgreSQL ends one of two that locked in opposite order; both come to their end all the same."""
     for key in ("a", "b"):
@@ -329,27 +307,6 @@ async def _passed(barrier: asyncio.Barrier) -> None:
     await barrier.wait()
 
 
-async def test_work_that_never_goes_through_is_given_up(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a bounded number of attempts the caller is told to come back later."""
-    monkeypatch.setattr(database_module, "_PAUSE_S", 0)
-    attempts: list[Connection] = []
-
-    def stale(connection: Connection) -> None:
-        attempts.append(connection)
-        raise Stale("moved on")
-
-    with closing(Database(url_of(copy_of(template, tmp_path)))) as database:
-        with pytest.raises(Unavailable):
-            await database.write(stale)
-        assert len(attempts) == ATTEMPTS
-        # What is no race is not tried again, and not called one.
-        with pytest.raises(IntegrityError):
-            await database.write(lambda c: c.execute(text("INSERT INTO projects (id) VALUES (NULL)")))
-
-
-@on_postgresql
 async def test_a_preview_takes_nothing_from_anybody(crossing: Crossing) -> None:
     """A dry run waits its turn, as it shows what would be done in the state that it finds, and leaves nothing."""
     authority = Authority(crossing.database, crossing.clock, SeededEntropy(3), Notifier())
@@ -357,13 +314,3 @@ async def test_a_preview_takes_nothing_from_anybody(crossing: Crossing) -> None:
     preview = await authority.preview(CreateFlag(project="shop", key="x"), actor)
     assert await crossing.do(CreateFlag(project="shop", key="x"))
     assert preview.outcome.revisions
-
-
-def test_which_commands_have_the_organisation_alone() -> None:
-    """What names its project shares the organisation; anything else, alone or in a batch, has it alone."""
-    toggle = ToggleFlag(project="shop", flag="x", environment="qa")
-    key = CreateKey(kind=CredentialKind.SERVER, project="shop", environment="qa")
-    relay = replace(key, kind=CredentialKind.RELAY, project=None, environment=None)
-    assert is_of_one_project(Batch(commands=[toggle, key]))
-    assert not is_of_one_project(Batch(commands=[toggle, relay]))
-    assert not is_of_one_project(CreateProject(key="x"))
