@@ -13,6 +13,7 @@ import stat
 import subprocess
 import tempfile
 import time
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -180,11 +181,11 @@ class Databases:
         """Tell whether `keep` was asked for that."""
         return _name_of(path) in self.kept
 
-    def drop(self) -> None:
+    def drop(self, but: AbstractSet[str]) -> None:
         """Drop what was made and is not kept."""
-        for name in self.made:
+        for name in self.made - but:
             self._run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        self.made.clear()
+            self.made.discard(name)
 
     def _create(self, name: str, template: str) -> None:
         self._run(f"CREATE DATABASE {name} TEMPLATE {template}")

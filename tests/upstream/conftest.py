@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgresql import Server
-from tests.upstream.databases import IS_POSTGRESQL, SERVER, databases, drop_all
+from tests.upstream.databases import IS_POSTGRESQL, SERVER, databases, forgetting
 from tests.upstream.management import Template, World, open_world, populated
 
 _STARTED = pytest.StashKey[Server]()
@@ -34,8 +34,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_database_left() -> Iterator[None]:
-    yield
-    drop_all()
+    # What fixtures of the whole session have made, they made before this.
+    with forgetting():
+        yield
 
 
 @pytest.fixture(scope="session")

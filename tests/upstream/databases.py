@@ -7,6 +7,8 @@ are about SQLite's files alone are marked `sqlite_only`, with the reason.
 import atexit
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,10 +81,13 @@ def keep(path: Path) -> Path:
     return path
 
 
-def drop_all() -> None:
-    """Forget the databases of a test that is over; files go with their directory."""
+@contextmanager
+def forgetting() -> Iterator[None]:
+    """Drop at the end what is made in between; files go with their directory."""
+    before = set(databases().made) if IS_POSTGRESQL else set()
+    yield
     if IS_POSTGRESQL:
-        databases().drop()
+        databases().drop(but=before)
 
 
 def engine_at(path: Path) -> Engine:
