@@ -26,6 +26,7 @@ from upstream.domain.commands import (
     DeleteEnvironment,
     DeleteMember,
     DeleteProject,
+    Found,
     RevokeKey,
     UpdateFlag,
     UpdateMember,
@@ -35,7 +36,7 @@ from upstream.domain.errors import Kind, Rejected
 from upstream.domain.facts import Facts
 from upstream.domain.permissions import system_actor
 from upstream.notifier import Notifier
-from upstream.storage.database import Database
+from upstream.storage.database import Database, bring_up_to_date
 from upstream.storage.history import read_snapshot
 from upstream.storage.transaction import carry_out, expire_credentials
 from upstream.storage.view import StoredView
@@ -56,7 +57,8 @@ class Crossing:
         self.clock = FakeClock()
         self._entropy = SeededEntropy(11)
         with self.engine.begin() as connection:
-            self.organisation_id = str(connection.execute(text("SELECT id FROM organisations")).scalar_one())
+            found = connection.execute(text("SELECT id FROM organisations")).scalar_one_or_none()
+            self.organisation_id = found or ""
 
     def close(self) -> None:
         self.database.close()
@@ -208,6 +210,15 @@ async def test_the_last_owner_stays(crossing: Crossing) -> None:
     refused = await crossing.refused(DeleteMember(member="a@acme.example"), DeleteMember(member="b@acme.example"))
     assert refused.code == "last_owner"
     assert len(await crossing.see(lambda view: view.owners(crossing.organisation_id))) == 1
+
+
+async def test_one_owner_is_the_first(tmp_path: Path) -> None:
+    """Two who set up an empty installation at once: the second is told that somebody is here."""
+    bring_up_to_date(url_of(tmp_path / "empty.db"), clock=FakeClock(), entropy=SeededEntropy())
+    with closing(Crossing(tmp_path / "empty.db")) as crossing:
+        found = Found(organisation="Acme", email="ada@acme.example", name="Ada", password_hash="hash")
+        refused = await crossing.refused(found, found)
+        assert refused.code == "already_set_up"
 
 
 def token_of(member_id: str, name: str) -> RefreshToken:

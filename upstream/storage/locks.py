@@ -27,8 +27,9 @@ _INSTALLATION = text("SELECT pg_advisory_lock(:number)")
 
 def lock_for(connection: Connection, command: Command, facts: Facts) -> None:
     """Wait until the command may look at what it decides by; the transaction's end lets go."""
-    if connection.dialect.name == "postgresql" and facts.actor.organisation_id:
+    if connection.dialect.name == "postgresql":
         statement = _SHARED if is_of_one_project(command) else _ALONE
+        # Whoever founds an organisation has none yet; such commands wait for each other.
         connection.execute(statement, {"organisation": facts.actor.organisation_id})
 
 
