@@ -12,6 +12,7 @@ from sqlalchemy import update
 
 from relay.protocol.state import State
 from tests.upstream.databases import copy_of
+from tests.upstream.databases import IS_POSTGRESQL
 from tests.upstream.management import P, Reply, World
 from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
 from upstream.domain.commands import (
@@ -180,7 +181,11 @@ SINGLE: st.SearchStrategy[Command] = st.one_of(
 COMMANDS = SINGLE | st.builds(lambda parts: Batch(commands=tuple(parts)), st.lists(SINGLE, min_size=2, max_size=3))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+# Each example has a database of its own, which takes a server much longer to make.
+@settings(
+    max_examples=max(1, settings().max_examples // (4 if IS_POSTGRESQL else 1)),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(commands=st.lists(COMMANDS, min_size=5, max_size=30))
 def test_every_revision_is_rebuilt_as_it_was_published(
     template: Path, tmp_path_factory: pytest.TempPathFactory, commands: list[Command]
