@@ -22,6 +22,7 @@ from relay.settings_example import render
 from relay.settings_reader import Source
 from relay.version import VERSION
 from upstream import up
+from upstream.console import app as console
 from upstream.data_dir import write_private
 from upstream.first_start import RELAY_KEY_FILE, Owner
 from upstream.launcher import GaveUp
@@ -32,7 +33,6 @@ app = typer.Typer(
     help="Feature flags in two services: an upstream authority and a relay beside your application.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 upstream_app = typer.Typer(
     help="The authority: projects, flags, keys, audit and the change stream.", no_args_is_help=True
@@ -40,6 +40,7 @@ upstream_app = typer.Typer(
 config_app = typer.Typer(help="Settings of both services.", no_args_is_help=True)
 app.add_typer(upstream_app, name="upstream")
 app.add_typer(config_app, name="config")
+console.add_to(app)
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -1,0 +1,86 @@
+"""What changed, or would change, line by line: `-` as it was, `+` as it is then."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from upstream.console import words
+from upstream.console.output import Output, console, plain
+
+_SHOWN = 200
+_IN_WORDS = {"fallthrough": words.serve, "serve": words.serve, "when": words.condition}
+_LISTS = {"rules": words.rule, "targets": words.target}
+
+
+def lines(changes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines that show differences."""
+    for each in changes:
+        path, before, after = each["path"], each.get("before"), each.get("after")
+        name = path.rpartition(".")[2]
+        if isinstance(before, list) or isinstance(after, list):
+            yield from _listed(path, name, before or [], after or [])
+        elif before is None:
+            yield f"+ {path}: {_word(name, after)}"
+        elif after is None:
+            yield f"- {path}: {_word(name, before)}"
+        else:
+            yield f"~ {path}: {_word(name, before)} → {_word(name, after)}"
+
+
+def _listed(path: str, name: str, before: Sequence[Any], after: Sequence[Any]) -> Iterator[str]:
+    """Yield which entries went and which came; the order alone, where it is only that."""
+    show = _LISTS.get(name, words.value)
+    left, right = [_entry(show, each) for each in before], [_entry(show, each) for each in after]
+    gone = [f"- {path}[{index}]: {text}" for index, text in enumerate(left, 1) if text not in right]
+    came = [f"+ {path}[{index}]: {text}" for index, text in enumerate(right, 1) if text not in left]
+    if gone or came:
+        yield from gone
+        yield from came
+    elif len(left) > 1 or len(right) > 1:
+        yield f"~ {path}: in another order: {'; '.join(right)}"
+    else:
+        yield f"~ {path}: changed in what is not shown here; --json has it"
+
+
+def _entry(show: Any, found: Any) -> str:
+    return _short(
+        show(found) if isinstance(found, Mapping) else found if isinstance(found, str) else words.value(found)
+    )
+
+
+def _word(name: str, found: Any) -> str:
+    return _short(_IN_WORDS[name](found) if name in _IN_WORDS else words.value(found))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def show(changes: Sequence[Mapping[str, Any]], indent: str = "  ") -> None:
+    """Print differences."""
+    styles = {"+": "green", "-": "red", "~": "yellow"}
+    for line in lines(changes):
+        console().print(Text(indent + plain(line), style=styles[line[0]]), soft_wrap=True)
+
+
+def show_preview(out: Output, body: Mapping[str, Any]) -> None:
+    """Print what a dry run answered."""
+    if out.as_json:
+        out.document(body)
+        return
+    if not body["changes"]:
+        out.text("Nothing would change.")
+    else:
+        out.text("This would change (nothing was changed yet):")
+        show(body["changes"])
+    named = {name: keys for name, keys in body.get("affected", {}).items() if keys}
+    for name, keys in named.items():
+        out.text(f"{name}: {plain(', '.join(keys))}")
+    warn(out, body)
+
+
+def warn(out: Output, body: Any) -> None:
+    """Print the warnings that came with an answer."""
+    for each in body.get("warnings") or () if isinstance(body, Mapping) else ():
+        out.note(f"warning: {plain(str(each.get('detail', each)))}")
