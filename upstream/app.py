@@ -11,12 +11,14 @@ from starlette.routing import BaseRoute, Match, Mount
 
 from relay.clock import Clock
 from relay.metrics import RelayMetrics
+from relay.serve.access import Access
 from relay.serve.app import build_app, routes
 from relay.serve.guard import AsgiApp, Scope
 from relay.serve.health import Health, health_routes
 from relay.serve.services import Services
 from upstream.api import changes as change_routes
 from upstream.api import ingest as ingest_routes
+from upstream.api.accounts import SetupToken
 from upstream.api.app import create_api
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority
@@ -37,12 +39,10 @@ def build_upstream(  # noqa: PLR0913 - the parts, one by one
     signing_key: str,
     clock: Clock,
     metrics: RelayMetrics,
+    setup: SetupToken | None = None,
 ) -> AsgiApp:
     """Return the app."""
-    ingest = Ingest(database, clock, settings.serve.limits)
-    relays = APIRouter(prefix="/api/v2")
-    relays.include_router(ingest_routes.router(services.access, ingest))
-    relays.include_router(change_routes.router(services.access))
+    relays = relay_routes(services.access, Ingest(database, clock, settings.serve.limits))
     api = create_api(
         authority=authority,
         database=database,
@@ -51,6 +51,7 @@ def build_upstream(  # noqa: PLR0913 - the parts, one by one
         signing_key=signing_key,
         metrics_of=metrics,
         passwords=passwords,
+        setup=setup,
         routers=(relays,),
     )
     page = StatusPage(health, api.state.services.authenticator, database)
@@ -58,6 +59,14 @@ def build_upstream(  # noqa: PLR0913 - the parts, one by one
     probes = [page.route(), *health_routes(health, with_metrics=settings.metrics.enabled)]
     ours = [*routes(services), *probes]
     return build_app(services, more_routes=[*probes, Rest(api, ours)])
+
+
+def relay_routes(access: Access, ingest: Ingest) -> APIRouter:
+    """Return what relays hand over to: the only routes of the API that take their keys."""
+    relays = APIRouter(prefix="/api/v2")
+    relays.include_router(ingest_routes.router(access, ingest))
+    relays.include_router(change_routes.router(access))
+    return relays
 
 
 class Rest(Mount):

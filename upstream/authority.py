@@ -54,8 +54,8 @@ class Outcome:
 
     `entity` is what the command is about, as it now is (after a deletion: as it last was); `entities` all that was
     written. `revisions` maps environment id to its new revision, where published content changed. `audit_id` is None
-    when the command changed nothing at all. `secret` is the raw text of a new key, shown this once. Of a batch, these
-    two and `entity` are its last command's.
+    when the command changed nothing at all. `secret` is the raw text of a new key or one-time token, shown this once.
+    Of a batch, these two and `entity` are its last command's.
     """
 
     entity: Entity

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from relay import logs
+from relay.clock import rfc3339
 from relay.errors import BadSettings
 from relay.settings import RelaySettings
 from relay.settings_example import render
@@ -109,6 +110,22 @@ def init(
         await up.found(settings, announce=announce)
 
     _run(made, asyncio.new_event_loop)
+
+
+@upstream_app.command("reset-password")
+def reset_password(
+    email: Annotated[str, typer.Argument(metavar="EMAIL", help="Address of the member.")],
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Print a token with which a member who cannot sign in chooses a new password; works while the upstream runs."""
+    overrides = {} if data_dir is None else {"upstream.data.dir": ("--data-dir", data_dir)}
+
+    async def printed() -> None:
+        token = await up.password_token(load(Source(config, os.environ, overrides)), email)
+        _say(f"token      {token.text}\nuntil      {rfc3339(token.expires_at)}\nuse it at  POST /api/v2/auth/accept\n")
+
+    _run(printed, asyncio.new_event_loop)
 
 
 @upstream_app.command("serve")

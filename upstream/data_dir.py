@@ -1,6 +1,7 @@
 """The upstream's directory: one process works in it, and what it must keep beside the database is there.
 
 halyard.db     everything (SQLite; unless `upstream.database.url` names another file)
+setup-token    random, made at a start without any member, gone once there is one (0600)
 signing-key    random, made at the first start unless the settings bring one (0600)
 lock           held while a process works here
 """

@@ -1,9 +1,11 @@
 """What an installation needs before anybody can use it: an organisation with an owner, and a key for its relay.
 
-Used by `halyard up --no-demo` and `halyard upstream init`. The relay's key is kept in a file because the authority only
-has its hash, and the owner's password is shown once because nobody has it but the owner.
+The owner is made by `halyard up --no-demo` and `halyard upstream init`, or makes themselves at `POST /auth/setup`, with
+a token that only who can read the data directory has. The relay's key is kept in a file because the authority only has
+its hash, and the owner's password is shown once because nobody has it but the owner.
 """
 
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +14,21 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 
 from relay.protocol.keys import Kind, fingerprint
+from upstream.api.accounts import SetupToken
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority
 from upstream.data_dir import write_private
-from upstream.domain.commands import CreateKey, CreateMember, CreateOrganisation
-from upstream.domain.entities import Credential, Organisation, Role
+from upstream.domain.commands import CreateKey, Found
+from upstream.domain.entities import Credential
 from upstream.domain.permissions import system_actor
 from upstream.storage import tables
 from upstream.storage.database import Database
 from upstream.storage.records import find
+from upstream.storage.view import has_members
 
+logger = logging.getLogger(__name__)
+
+SETUP_TOKEN_FILE = "setup-token"  # noqa: S105 - the name of a file
 RELAY_KEY_FILE = "relay.key"
 EMAIL = "owner@halyard.example"
 
@@ -40,24 +47,38 @@ async def first_start(
     passwords: Passwords,
     announce: Callable[[Owner], None] = lambda _: None,
 ) -> Owner | None:
-    """Make an organisation with an owner where there is none; return the owner when it was made just now.
+    """Make an organisation with an owner where nobody is; return the owner when it was made just now.
 
     Nobody could ever sign in if the password were lost between the database and whoever is to read it. So `announce`
     is told before the owner is made; should that then fail, the next start announces another one.
     """
-    organisation_id = await database.read(_organisation_id)
-    if organisation_id is None:
-        founded = (await authority.execute(CreateOrganisation(name="Halyard"), system_actor())).entity
-        assert isinstance(founded, Organisation)  # noqa: S101 - what the command makes
-        organisation_id = founded.id
-    if await database.read(lambda connection: _has_owner(connection, organisation_id)):
+    if await database.read(has_members):
         return None
     owner = Owner(EMAIL, secrets.token_urlsafe(12))
     hashed = await passwords.hash(owner.password)
     announce(owner)
-    member = CreateMember(email=EMAIL, name="Owner", role=Role.OWNER, password_hash=hashed)
-    await authority.execute(member, system_actor(organisation_id))
+    founding = Found(organisation="Halyard", email=EMAIL, name="Owner", password_hash=hashed)
+    await authority.execute(founding, system_actor())
     return owner
+
+
+async def setup_token(data_dir: Path, database: Database) -> SetupToken | None:
+    """Return what lets the first owner in, kept in a file over restarts; None, and no file, once somebody is there."""
+    file = data_dir / SETUP_TOKEN_FILE
+
+    def discard() -> None:
+        file.unlink(missing_ok=True)
+
+    if await database.read(has_members):
+        discard()
+        return None
+    if not file.exists():
+        write_private(file, secrets.token_urlsafe(32))
+    logger.warning(
+        "nobody can sign in yet: POST /api/v2/auth/setup takes the token in this file, and so makes the first owner",
+        extra={"file": str(file)},
+    )
+    return SetupToken(file.read_text().strip(), discard)
 
 
 async def relay_key(data_dir: Path, database: Database, authority: Authority, *, replace: bool) -> None:
@@ -85,12 +106,6 @@ def _lacks(raw: str) -> Callable[[Connection], bool]:
 
 def _never_had_one(connection: Connection) -> bool:
     return find(connection, Credential, tables.credentials.c.kind == Kind.RELAY) is None
-
-
-def _has_owner(connection: Connection, organisation_id: str) -> bool:
-    table = tables.members
-    mine = (table.c.organisation_id == organisation_id, table.c.role == Role.OWNER)
-    return connection.execute(select(table.c.id).where(*mine).limit(1)).first() is not None
 
 
 def is_alive(connection: Connection, raw: str) -> bool:

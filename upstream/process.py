@@ -26,9 +26,11 @@ from relay.sync.gaps import GapBook
 from relay.sync.store import Store, Swap
 from relay.version import VERSION
 from upstream import data_dir
+from upstream.api.accounts import SetupToken
 from upstream.api.passwords import Passwords
 from upstream.app import build_upstream
 from upstream.authority import Authority, SystemEntropy
+from upstream.first_start import setup_token
 from upstream.ingest import StoredCounts, StoredIntake
 from upstream.notifier import Feed, Notifier, StoredHistory
 from upstream.settings import UpstreamSettings
@@ -45,7 +47,7 @@ COUNTS_HURRIED_S = 0.5
 class Upstream:
     """One upstream in the running event loop: `start` it, wait until `drain` is asked for, `stop` it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts, one by one
         self,
         settings: UpstreamSettings,
         *,
@@ -53,6 +55,7 @@ class Upstream:
         passwords: Passwords,
         listener: socket.socket,
         clock: Clock,
+        setup: SetupToken | None = None,
     ) -> None:
         self.drain = Drain(clock)
         self._settings = settings
@@ -93,6 +96,7 @@ class Upstream:
             signing_key=data_dir.signing_key(settings),
             clock=clock,
             metrics=self._metrics,
+            setup=setup,
         )
         self.server = HttpServer(app, listener, settings.serve, self._metrics.refused_connections)
         self._wire_metrics()
@@ -200,7 +204,10 @@ async def run(settings: UpstreamSettings) -> None:
         held.enter_context(data_dir.taken(settings.data.dir))
         database = held.enter_context(closing(data_dir.open_stored(settings, clock)))
         passwords = held.enter_context(closing(Passwords()))
-        upstream = Upstream(settings, database=database, passwords=passwords, listener=listener, clock=clock)
+        setup = await setup_token(settings.data.dir, database)
+        upstream = Upstream(
+            settings, database=database, passwords=passwords, listener=listener, clock=clock, setup=setup
+        )
         upstream.drain.own_signals()
         await upstream.start()
         await upstream.drain.asked()

@@ -56,6 +56,12 @@ class Auth(Group):
     refresh_token_s: int = Field(
         default=30 * 86_400, ge=3_600, description="Time within which a sign-in can be renewed without the password."
     )
+    invitation_s: int = Field(
+        default=72 * 3_600, ge=300, le=30 * 86_400, description="Time within which an invited member can join."
+    )
+    password_reset_s: int = Field(
+        default=24 * 3_600, ge=300, le=30 * 86_400, description="Time within which a password reset can be used."
+    )
     signing_key: SecretStr | None = Field(
         default=None,
         min_length=32,

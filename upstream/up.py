@@ -21,12 +21,16 @@ from upstream import data_dir
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority, SystemEntropy
 from upstream.demo import Seed, Urls, banner
+from upstream.domain.commands import InviteMember, ResetPassword
+from upstream.domain.entities import OneTimeToken
+from upstream.domain.permissions import system_actor
 from upstream.first_start import EMAIL, RELAY_KEY_FILE, Owner, first_start, relay_key
 from upstream.launcher import Launcher, Service
 from upstream.notifier import Notifier
 from upstream.settings import UpstreamSettings
 from upstream.settings import load as load_upstream
 from upstream.storage.database import Database
+from upstream.storage.view import StoredView
 
 T = TypeVar("T")
 
@@ -47,6 +51,14 @@ class Plan:
         """Return where clients on this machine find everything."""
         upstream, relay, admin = self.upstream.serve, self.relay.serve, self.relay.admin
         return Urls(*(f"http://{reachable(each.host)}:{each.port}" for each in (upstream, relay, admin)))
+
+
+@dataclass(frozen=True, slots=True)
+class OneTimeText:
+    """A one-time token as it is handed on, and its end in epoch milliseconds."""
+
+    text: str
+    expires_at: int
 
 
 def reachable(host: str) -> str:
@@ -151,6 +163,31 @@ async def found(
         owner = await first_start(database, authority, passwords, announce)
         await relay_key(settings.data.dir, database, authority, replace=replace_key)
     return owner
+
+
+async def password_token(settings: UpstreamSettings, email: str) -> OneTimeText:
+    """Return a token with which that member chooses a password; the upstream may be running meanwhile.
+
+    Raises:
+        BadSettings: nobody uses the address, or the database cannot be used.
+    """
+    if not settings.data.dir.is_dir():
+        raise BadSettings([f"upstream.data.dir: there is no {settings.data.dir}"])
+    clock = SystemClock()
+    with closing(data_dir.open_stored(settings, clock)) as database:
+        member = await database.read(lambda connection: StoredView(connection).member_by_email(email.strip()))
+        if member is None:
+            raise BadSettings([f"there is no member {email!r} here"])
+        authority = Authority(database, clock, SystemEntropy(), Notifier())
+        auth = settings.auth
+        command = (
+            InviteMember(member=member.id, valid_ms=auth.invitation_s * 1_000)
+            if member.password_hash is None
+            else ResetPassword(member=member.id, valid_ms=auth.password_reset_s * 1_000)
+        )
+        outcome = await authority.execute(command, system_actor(member.organisation_id))
+    token = next(each for each in outcome.entities if isinstance(each, OneTimeToken))
+    return OneTimeText(outcome.secret or "", token.expires_at)
 
 
 @contextmanager

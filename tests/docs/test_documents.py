@@ -231,7 +231,7 @@ def test_outputs_are_compared_strictly_but_for_what_is_left_out(shown: str, seen
     assert is_shown(Block("json", "", shown), seen) is is_same
 
 
-@pytest.mark.parametrize("name", ["quickstart.md", "ofrep.md"])
+@pytest.mark.parametrize("name", ["quickstart.md", "ofrep.md", "flags.md"])
 def test_no_shown_output_is_passed_over(name: str) -> None:
     """Each output without a terminal's name stands right after the command that prints it."""
     blocks = blocks_of(ROOT / "docs" / name)
@@ -247,12 +247,23 @@ def test_the_quickstart_works_as_it_stands(reader: Reader) -> None:
     reader.follow(ROOT / "docs/quickstart.md")
 
 
-def test_the_ofrep_page_works_as_it_stands(reader: Reader) -> None:
-    """Every shell, Python and Node example of the OFREP page prints what is shown after it."""
+@pytest.fixture
+def demo(reader: Reader) -> Reader:
+    """Return a reader who has started the demo project."""
     start = reader.directory / "start.md"
     start.write_text("```sh terminal-1\nmake run\n```\n\n```text terminal-1\nReady.\n```\n")
     reader.follow(start)
-    reader.follow(ROOT / "docs/ofrep.md")
+    return reader
+
+
+def test_the_page_on_flags_works_as_it_stands(demo: Reader) -> None:
+    """Every command of the page on flags prints what is shown after it."""
+    demo.follow(ROOT / "docs/flags.md")
+
+
+def test_the_ofrep_page_works_as_it_stands(demo: Reader) -> None:
+    """Every shell, Python and Node example of the OFREP page prints what is shown after it."""
+    demo.follow(ROOT / "docs/ofrep.md")
     if node_is_missing():
         pytest.skip("the Node example was not run: node or tests/clients/node/server/node_modules is missing")
 

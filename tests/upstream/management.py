@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from relay.metrics import RelayMetrics
 from tests.clocks import FakeClock
 from tests.upstream.rig import SeededEntropy, copy_of, make_template, url_of
+from upstream.api.accounts import SetupToken
 from upstream.api.app import SignInLimits, connected, create_api
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority
@@ -154,7 +155,10 @@ class Wakes:
 
 @dataclass
 class World:
-    """Acme with the project `shop`, Rival with `lab`; raw tokens by what they are good for."""
+    """Acme with the project `shop`, Rival with `lab`; raw tokens by what they are good for.
+
+    `ids` are those of a key, a token and a member of Acme, by the part of the path below which they are found.
+    """
 
     app: FastAPI
     authority: Authority
@@ -164,6 +168,7 @@ class World:
     acme: str
     rival: str
     keys: dict[str, str]
+    ids: dict[str, str]
 
     def caller(self, key: str | None) -> Caller:
         """Return a caller by the name of a key in `keys`, or without one."""
@@ -173,6 +178,11 @@ class World:
     def api(self) -> Caller:
         """Somebody of Acme who may do everything."""
         return self.caller("all")
+
+    @property
+    def owner(self) -> Caller:
+        """Olga, signed in; for an hour of the clock."""
+        return self.caller("owner")
 
     @property
     def nobody(self) -> Caller:
@@ -190,15 +200,18 @@ class World:
 async def _populate(world: World) -> None:
     hashed = CHEAP.hash(PASSWORD)
     await world.do(CreateMember(email=EMAIL, name="Olga", role=Role.OWNER, password_hash=hashed))
-    await world.do(CreateMember(email="vera@acme.example", role=Role.VIEWER, password_hash=hashed))
+    vera = await world.do(CreateMember(email="vera@acme.example", role=Role.VIEWER, password_hash=hashed))
+    world.ids["members"] = vera.entity.id
+    world.keys["owner"] = (await world.sign_in())["access_token"]
     for name, scopes in {"all": SCOPES, "read": ("flags:read",), "write": ("flags:write",)}.items():
-        world.keys[name] = (await world.do(CreateToken(name=name, scopes=scopes))).secret
+        token = await world.do(CreateToken(name=name, scopes=scopes))
+        world.keys[name], world.ids["tokens"] = token.secret, token.entity.id
     await world.do(CreateProject(name="Other", key="other"))
     limited = CreateToken(name="limited", scopes=("flags:write", "keys:write", "audit:read"), projects=["other"])
     world.keys["limited"] = (await world.do(limited)).secret
     for kind in (CredentialKind.SERVER, CredentialKind.CLIENT):
         made = await world.do(CreateKey(kind=kind, project="shop", environment="production"))
-        world.keys[str(kind)] = made.secret
+        world.keys[str(kind)], world.ids["keys"] = made.secret, made.entity.id
     world.keys["relay"] = (await world.do(CreateKey(kind=CredentialKind.RELAY))).secret
     await world.do(CreateFlag(project="shop", key="checkout", name="Checkout", type=FlagType.BOOLEAN))
     await world.do(CreateSegment(project="shop", key="testers", name="Testers", include=["ada"]))
@@ -215,6 +228,7 @@ class Template:
     acme: str
     rival: str
     keys: dict[str, str]
+    ids: dict[str, str] = field(default_factory=dict)
     app: FastAPI | None = None
     document: Any = None
 
@@ -230,20 +244,31 @@ async def populated(folder: Path) -> Template:
         await _populate(world)
         document = await world.nobody.shown("/api/v2/openapi.json")
     database.close()
-    return Template(empty, acme, world.rival, world.keys, world.app, document)
+    return Template(empty, acme, world.rival, world.keys, world.ids, world.app, document)
 
 
 @asynccontextmanager
-async def open_world(template: Template, folder: Path, tries: SignInLimits | None = None) -> AsyncIterator[World]:
-    """Open a copy of the template."""
-    # Another seed than the template's, or new things would get the ids of old ones.
-    async with _opened(template, Path(copy_of(template.path, folder)), seed=8, tries=tries) as world:
+async def open_world(
+    template: Template,
+    folder: Path,
+    tries: SignInLimits | None = None,
+    setup: SetupToken | None = None,
+    *,
+    seed: int = 8,
+) -> AsyncIterator[World]:
+    """Open a copy of the template; with another seed than the template's, or new things get the ids of old ones."""
+    async with _opened(template, Path(copy_of(template.path, folder)), seed=seed, tries=tries, setup=setup) as world:
         yield world
 
 
 @asynccontextmanager
 async def _opened(
-    template: Template, path: Path, *, seed: int, tries: SignInLimits | None = None
+    template: Template,
+    path: Path,
+    *,
+    seed: int,
+    tries: SignInLimits | None = None,
+    setup: SetupToken | None = None,
 ) -> AsyncIterator[World]:
     clock, metrics = FakeClock(), RelayMetrics()
     database = Database(url_of(path))
@@ -261,8 +286,18 @@ async def _opened(
         }
         # Building routes is most of what a test would cost, so one app serves all of them, one after the other.
         app = template.app or create_api(**parts)
-        app.state.services = connected(**parts, tries=tries)
-        yield World(app, authority, database, clock, metrics, template.acme, template.rival, dict(template.keys))
+        app.state.services = connected(**parts, setup=setup, tries=tries)
+        yield World(
+            app,
+            authority,
+            database,
+            clock,
+            metrics,
+            template.acme,
+            template.rival,
+            dict(template.keys),
+            dict(template.ids),
+        )
     finally:
         passwords.close()
         database.close()

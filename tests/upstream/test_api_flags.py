@@ -1,6 +1,11 @@
 """Flags through the API: created, changed, switched, killed, archived, deleted; versions in headers."""
 
+from dataclasses import fields
+
 from tests.upstream.management import P, World
+from upstream.api.flags import CreateFlagBody, UpdateFlagBody
+from upstream.domain.entities import Flag
+from upstream.domain.merging import FLAG_FIELDS
 
 FLAGS = f"{P}/flags"
 FLAG = f"{FLAGS}/checkout"
@@ -253,3 +258,14 @@ async def test_flags_are_paged_searched_sorted_and_filtered(world: World) -> Non
     assert await keys("kind=ops") == ["f1", "f3"]
     assert await keys("tag=t2") == ["f2"]
     assert await keys("offset=1000") == []
+
+
+async def test_every_field_of_a_flag_is_shown_and_can_be_set(world: World) -> None:
+    """A field that is added to flags is in answers, bodies and merges, or is written by the authority alone."""
+    names = {each.name for each in fields(Flag)}
+    shown = set(await world.api.shown(FLAG))
+    assert names - shown == {"project_id", "deleted_at"}
+    own = {"id", "project_id", "archived_at", "deleted_at", "version", "created_at", "updated_at"}
+    settable = names - own - {"key"}
+    assert settable | {"key"} <= set(CreateFlagBody.model_fields)
+    assert settable == set(FLAG_FIELDS) == set(UpdateFlagBody.model_fields) - {"confirm_type_change", "base_version"}

@@ -79,3 +79,14 @@ async def test_a_dry_run_that_is_refused_says_what_the_write_would_say(world: Wo
     """The same 412 with both sides."""
     reply = await world.api.patch(f"{P}/flags/checkout?dry_run=1", {"name": "New"}, if_match='"v9"')
     assert (reply.status, reply.code) == (412, "version_conflict")
+
+
+async def test_a_dry_run_on_a_segment_names_the_flags_that_use_it(world: World) -> None:
+    """Who would feel it: every environment, and the flags whose rules name the segment."""
+    rules = [{"when": {"segment": "testers"}, "value": True}]
+    await world.api.made(f"{P}/flags", {"key": "uses-it", "rules": rules})
+    reply = await world.api.patch(f"{P}/segments/testers?dry_run=1", {"include": ["bob"]})
+    assert reply.body["affected"]["segments"] == ["testers"]
+    assert reply.body["affected"]["dependents"] == ["uses-it"]
+    reply = await world.api.patch(f"{P}/environments/staging?dry_run=1", {"name": "Stage"})
+    assert reply.body["affected"]["environments"] == ["staging"]

@@ -1,5 +1,6 @@
 """`halyard` from the command line, without starting the services."""
 
+import asyncio
 import builtins
 import logging
 import os
@@ -16,12 +17,14 @@ from typer.testing import CliRunner, Result
 
 from relay.clock import SystemClock
 from relay.errors import BadSettings
-from relay.protocol.keys import Kind, kind_of
+from relay.protocol.keys import Kind, fingerprint, kind_of
 from upstream import __main__ as program
 from upstream import data_dir, up
+from upstream.api.accounts import SetupToken
 from upstream.api.passwords import Passwords
 from upstream.cli import app
 from upstream.demo import read
+from upstream.first_start import SETUP_TOKEN_FILE, setup_token
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +88,57 @@ def test_init_makes_no_second_relay_key(tmp_path: Path) -> None:
     (tmp_path / "relay.key").unlink()
     assert halyard("upstream", "init", "--data-dir", str(tmp_path)).exit_code == 0
     assert not (tmp_path / "relay.key").exists()
+
+
+def test_a_member_who_cannot_sign_in_gets_a_token(tmp_path: Path) -> None:
+    """A reset, or an invitation for whoever has not joined, is printed, also while the upstream runs."""
+    data = ("--data-dir", str(tmp_path))
+    halyard("upstream", "init", *data)
+    with data_dir.taken(tmp_path):
+        printed = halyard("upstream", "reset-password", "Owner@halyard.example", *data)
+    assert printed.exit_code == 0, printed.stderr
+    words = printed.stdout.split()
+    assert (words[0], len(words[1]), words[2]) == ("token", 64, "until")
+    with closing(data_dir.open_stored(planned(tmp_path, is_demo=False).upstream, SystemClock())) as database:
+        query = "SELECT kind, hash, created_by FROM one_time_tokens"
+        (row,) = asyncio.run(database.read(lambda connection: connection.exec_driver_sql(query).all()))
+    assert tuple(row) == ("reset", fingerprint(words[1]), None)
+
+
+def test_nobody_else_gets_a_token(tmp_path: Path) -> None:
+    """An address that nobody uses, and a directory that is not there, are said; nothing is made."""
+    halyard("upstream", "init", "--data-dir", str(tmp_path))
+    unknown = halyard("upstream", "reset-password", "x@halyard.example", "--data-dir", str(tmp_path))
+    assert (unknown.exit_code, unknown.stderr) == (2, "halyard: there is no member 'x@halyard.example' here\n")
+    nowhere = halyard("upstream", "reset-password", "x@halyard.example", "--data-dir", str(tmp_path / "no"))
+    assert nowhere.exit_code == 2
+    assert "upstream.data.dir" in nowhere.stderr
+    assert not (tmp_path / "no").exists()
+
+
+async def test_a_setup_token_is_there_as_long_as_nobody_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is kept over restarts in a private file that the log names, and gone once somebody can sign in."""
+    settings = planned(tmp_path, is_demo=False).upstream
+    file = tmp_path / SETUP_TOKEN_FILE
+
+    async def at_start() -> SetupToken | None:
+        with data_dir.taken(tmp_path), closing(data_dir.open_stored(settings, SystemClock())) as database:
+            return await setup_token(tmp_path, database)
+
+    first = await at_start()
+    assert first is not None
+    assert (file.read_text(), file.stat().st_mode & 0o777) == (first.text, 0o600)
+    again = await at_start()
+    assert again is not None
+    assert again.text == first.text
+    (record, _) = (each for each in caplog.records if "nobody can sign in" in each.message)
+    assert vars(record)["file"] == str(file)
+    assert first.text not in caplog.text + capsys.readouterr().out + str(vars(record))
+    await up.found(settings)
+    assert await at_start() is None
+    assert not file.exists()
 
 
 def test_config_example() -> None:

@@ -22,6 +22,18 @@ from upstream.domain.commands import (
     UpdateMember,
 )
 from upstream.domain.entities import CredentialKind, FlagKind, FlagType, Role
+from upstream.domain.flag_commands import (
+    AddRule,
+    AddTargets,
+    AddVariation,
+    CopyFlag,
+    PromoteFlag,
+    RampUp,
+    ReorderRules,
+    RollOut,
+    TagFlag,
+    UpdateRule,
+)
 
 COMMANDS: list[Command] = [
     CreateFlag(
@@ -34,6 +46,18 @@ COMMANDS: list[Command] = [
     UpdateMember(member="m", role=Role.ADMIN),
     CreateKey(kind=CredentialKind.CLIENT, project="shop", environment="e"),
     CreateProject(name="Shop", environments=(NewEnvironment(key="live", critical=True),)),
+    PromoteFlag(project="shop", flag="a", source="s", environment="e", parts=("rules",), if_match=2),
+    CopyFlag(project="shop", flag="a", into="other", keep_enabled=True),
+    TagFlag(project="shop", flag="a", add=("x",)),
+    AddRule(project="shop", flag="a", environment="e", rule={"when": {"all": []}, "value": None}, position=0),
+    UpdateRule(project="shop", flag="a", environment="e", rule="r", changes={"name": None}),
+    ReorderRules(project="shop", flag="a", environment="e", rules=("r", "s")),
+    AddTargets(project="shop", flag="a", environment="e", variation="on", units=("u", 7)),
+    RollOut(project="shop", flag="a", environment="e", percentage=12.5),
+    RampUp(project="shop", flag="a", environment="e", ramp={"to": "on", "start_at": None}),
+    AddVariation(project="shop", flag="a", variation={"value": None}),
+    CreateFlag(project="shop", name="A", template="ab_test", flavor="json"),
+    UpdateFlag(project="shop", flag="a", name="A", base_version=3),
     Batch(commands=(ToggleFlag(project="shop", flag="a", environment="e"), UpdateFlag(project="shop", flag="b"))),
 ]  # fmt: skip
 

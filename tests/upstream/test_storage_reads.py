@@ -77,8 +77,8 @@ def test_flags_are_filtered(rig: Rig, flags: Callable[..., Page[reads.FlagRow]])
     assert keys(flags(archived=True)) == ["old"]
     assert keys(flags(archived=None)) == ["a", "b", "c", "old"]
     assert keys(flags(type=FlagType.STRING)) == ["a"]
-    assert keys(flags(tag="ui")) == ["b"]
-    assert keys(flags(tag="u")) == []
+    assert keys(flags(tags=["ui"])) == ["b"]
+    assert keys(flags(tags=["u"])) == []
     assert keys(flags(owner="ann")) == ["b"]
     assert keys(flags(environment_id=production, enabled=True)) == ["c"]
     assert keys(flags(environment_id=production, enabled=False)) == ["a", "b"]
@@ -130,10 +130,15 @@ def test_other_lists_page_alike(rig: Rig) -> None:
     ]
     assert total(lambda c: reads.list_segments(c, shop, usual)) == 1
     assert total(lambda c: reads.list_members(c, here, usual)) == 1
-    assert total(lambda c: reads.list_credentials(c, here, usual)) == 1
-    assert total(lambda c: reads.list_credentials(c, here, usual, alive=False)) == 2
-    assert total(lambda c: reads.list_credentials(c, here, usual, kinds=[CredentialKind.TOKEN], alive=False)) == 1
-    assert total(lambda c: reads.list_credentials(c, here, usual, environment_id=production)) == 1
+
+    def credentials(**wanted: Any) -> int:
+        return total(lambda c: reads.list_credentials(c, here, usual, reads.CredentialFilter(**wanted)))
+
+    assert credentials() == 1
+    assert credentials(include_revoked=True) == 2
+    assert credentials(kinds=[CredentialKind.TOKEN], include_revoked=True) == 1
+    assert credentials(environment_id=production) == 1
+    assert credentials(project_id=shop) == 1
 
 
 def test_single_things_are_found_within_their_organisation_only(rig: Rig) -> None:

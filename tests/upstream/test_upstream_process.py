@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,38 @@ async def test_a_toggle_reaches_the_upstreams_own_evaluation_and_a_relay(tmp_pat
         await found.toggle(enabled=False)
         for url in (found.url, relay_url):
             await answers(found, url, value=False)
+
+
+async def test_a_rotation_reaches_a_relay(tmp_path: Path) -> None:
+    """With an overlap both keys evaluate at the relay; without one the old key is unknown there as soon as it hears."""
+    async with world(tmp_path) as found, relay_of(found, tmp_path) as relay_url:
+        await answers(found, relay_url, value=True)
+        keys = (await found.call("GET", f"{found.url}/api/v2/keys?kind=server", found.demo.token))[1]["data"]
+
+        async def rotated(key_id: str, overlap_s: int) -> Any:
+            url = f"{found.url}/api/v2/keys/{key_id}:rotate"
+            status, body = await found.call("POST", url, found.demo.token, {"overlap_s": overlap_s})
+            assert status == 201, body
+            return body
+
+        async def evaluated(key: str) -> Any:
+            return await replace_key(found, key).evaluate(relay_url)
+
+        second = await rotated(keys[0]["id"], 3_600)
+        async with asyncio.timeout(DEADLINE_S):
+            while await evaluated(second["key"]) is not True:
+                pass
+        assert await evaluated(found.demo.server_key) is True
+        third = await rotated(second["id"], 0)
+        async with asyncio.timeout(DEADLINE_S):
+            while await evaluated(second["key"]) != 401:
+                pass
+        assert await evaluated(third["key"]) is True
+
+
+def replace_key(found: World, key: str) -> World:
+    """Return the world as whoever has another server key sees it."""
+    return World(found.upstream, replace(found.demo, server_key=key), found.session)
 
 
 async def test_a_relay_starts_from_its_file_and_flushes_at_the_end(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Successful answers: JSON by orjson, with ETag, Location and warnings where they belong."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -29,14 +29,20 @@ def one(entity: Entity, extra: Mapping[str, Any] | None = None, status: int = 20
 
 def changed(outcome: Outcome, extra: Mapping[str, Any] | None = None) -> Json:
     """Return the answer to a change: the thing as it now is, with warnings if there are any."""
-    return one(outcome.entity, {**(extra or {}), **_warnings(outcome)})
+    return one(outcome.entity, {**(extra or {}), **warnings_of(outcome)})
 
 
 def created(outcome: Outcome, location: str, extra: Mapping[str, Any] | None = None) -> Json:
     """Return the answer to a creation: 201 and where the new thing is."""
-    answer = one(outcome.entity, {**(extra or {}), **_warnings(outcome)}, 201)
+    answer = one(outcome.entity, {**(extra or {}), **warnings_of(outcome)}, 201)
     answer.headers["Location"] = location
     return answer
+
+
+def whole(data: Sequence[Mapping[str, Any]], entity: Entity | None = None) -> Json:
+    """Return the answer that shows a list which is never cut into pages; `entity` is what it belongs to."""
+    listed = {"data": data, "total": len(data), "limit": len(data), "offset": 0, "has_more": False}
+    return Json(listed, headers=None if entity is None else {"ETag": etag(entity)})
 
 
 def gone() -> Response:
@@ -44,5 +50,6 @@ def gone() -> Response:
     return Response(status_code=204)
 
 
-def _warnings(outcome: Outcome) -> dict[str, Any]:
+def warnings_of(outcome: Outcome) -> dict[str, Any]:
+    """Return what the caller should know beside the answer."""
     return {"warnings": outcome.warnings} if outcome.warnings else {}

@@ -18,20 +18,30 @@ from relay.clock import Clock
 from relay.metrics import RelayMetrics
 from relay.serve.guard import Guard
 from upstream.api import (
+    account,
     audit,
     auth,
     environments,
     errors,
+    flag_bulk,
     flag_configs,
+    flag_moves,
+    flag_relations,
+    flag_rollouts,
+    flag_rules,
+    flag_templates,
+    flag_variations,
     flags,
     keys,
     members,
     metrics,
+    organisation,
     projects,
     segments,
     tokens,
 )
 from upstream.api.access_tokens import AccessTokens
+from upstream.api.accounts import Accounts, SetupToken
 from upstream.api.answers import Json
 from upstream.api.authenticator import Authenticator
 from upstream.api.docs_page import page
@@ -46,7 +56,31 @@ from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database
 
 PREFIX: Final = "/api/v2"
-_RESOURCES: Final = (auth, projects, environments, flag_configs, flags, segments, keys, tokens, members, audit, metrics)
+_FLAGS: Final = (
+    flag_templates,
+    flag_bulk,
+    flag_relations,
+    flag_moves,
+    flag_rules,
+    flag_rollouts,
+    flag_variations,
+    flag_configs,
+    flags,
+)
+_RESOURCES: Final = (
+    auth,
+    account,
+    organisation,
+    projects,
+    environments,
+    *_FLAGS,
+    segments,
+    keys,
+    tokens,
+    members,
+    audit,
+    metrics,
+)
 _DESCRIPTION: Final = (
     "Every part of a path takes an id or a key. Sign in at /api/v2/auth/login, or use an API token, and send either as"
     " Authorization: Bearer."
@@ -55,7 +89,7 @@ _DESCRIPTION: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInLimits:
-    """How often a password may be tried from one address for one e-mail address."""
+    """How often a password may be tried from one address for one e-mail address, or a one-time token from one."""
 
     attempts: int = 10
     window_s: float = 300.0
@@ -71,6 +105,7 @@ def create_api(
     signing_key: str,
     metrics_of: RelayMetrics,
     passwords: Passwords,
+    setup: SetupToken | None = None,
     routers: Sequence[APIRouter] = (),
 ) -> FastAPI:
     """Return the API.
@@ -83,6 +118,7 @@ def create_api(
         signing_key: signs access tokens; at least 32 characters, kept over restarts.
         metrics_of: where requests and refused keys are counted.
         passwords: hashes and verifies; closed by whoever made it.
+        setup: lets the first owner in; None where somebody is there already.
         routers: further routes, with their whole paths.
     """
     services = connected(
@@ -93,6 +129,7 @@ def create_api(
         signing_key=signing_key,
         metrics_of=metrics_of,
         passwords=passwords,
+        setup=setup,
     )
     return _assembled(services, metrics_of, routers)
 
@@ -106,16 +143,19 @@ def connected(
     signing_key: str,
     metrics_of: RelayMetrics,
     passwords: Passwords,
+    setup: SetupToken | None = None,
     tries: SignInLimits | None = None,
 ) -> Services:
     """Return what the routes work with, the authenticator and signing in included; arguments as for `create_api`."""
     tries = tries or SignInLimits()
     access_tokens = AccessTokens(signing_key, clock, settings.auth.access_token_s)
+    attempts = AttemptLimit(clock, attempts=tries.attempts, window_s=tries.window_s, remembered=tries.remembered)
     return Services(
         authority=authority,
         database=database,
         clock=clock,
         limits=settings.serve.limits,
+        auth=settings.auth,
         authenticator=Authenticator(database, clock, access_tokens, RefusalLog(clock, metrics_of)),
         passwords=passwords,
         sign_in=SignIn(
@@ -123,9 +163,10 @@ def connected(
             clock=clock,
             passwords=passwords,
             access_tokens=access_tokens,
-            attempts=AttemptLimit(clock, attempts=tries.attempts, window_s=tries.window_s, remembered=tries.remembered),
+            attempts=attempts,
             refresh_lifetime_s=settings.auth.refresh_token_s,
         ),
+        accounts=Accounts(database=database, passwords=passwords, attempts=attempts, setup=setup),
     )
 
 

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
 from upstream.api.answers import Json, gone
 from upstream.api.body import Body, JsonBody
-from upstream.api.caller import SignedIn
+from upstream.api.caller import Address, Myself, SignedIn
 from upstream.api.passwords import MAX_CHARACTERS
 from upstream.api.services import Served
 from upstream.api.sign_in import Session
@@ -35,24 +35,22 @@ class RefreshBody(Body):
 
 @router.post("/login")
 async def login(
-    request: Request, body: Annotated[LoginBody, Depends(JsonBody(LoginBody))], services: Served
+    address: Address, body: Annotated[LoginBody, Depends(JsonBody(LoginBody))], services: Served
 ) -> Response:
     """Sign in."""
-    address = request.client.host if request.client is not None else ""
-    return _answer(await services.sign_in.open(body.email, body.password, address))
+    return signed_in_answer(await services.sign_in.open(body.email, body.password, address))
 
 
 @router.post("/refresh")
 async def refresh(body: Annotated[RefreshBody, Depends(JsonBody(RefreshBody))], services: Served) -> Response:
     """Exchange a refresh token, which is then used up, for new tokens."""
-    return _answer(await services.sign_in.renew(body.refresh_token))
+    return signed_in_answer(await services.sign_in.renew(body.refresh_token))
 
 
 @router.post("/logout", status_code=204)
-async def logout(request: Request, services: Served) -> Response:
+async def logout(myself: Myself, services: Served) -> Response:
     """Sign out: neither the refresh token nor the access token of this sign-in is valid any more."""
-    _, sign_in = await services.authenticator.member(request.scope)
-    await services.sign_in.close(sign_in)
+    await services.sign_in.close(myself.sign_in)
     return gone()
 
 
@@ -63,14 +61,16 @@ async def me(actor: SignedIn, services: Served) -> Response:
     return Json(_shown(actor, organisation))
 
 
-def _answer(session: Session) -> Json:
+def signed_in_answer(session: Session, status: int = 200) -> Json:
+    """Return the answer to whoever has just signed in."""
     return Json(
         {
             "access_token": session.access_token,
             "refresh_token": session.refresh_token,
             "token_type": "Bearer",
             "expires_in": session.expires_in,
-        }
+        },
+        status,
     )
 
 

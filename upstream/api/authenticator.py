@@ -53,15 +53,19 @@ class Authenticator:
         if raw.startswith("hal_"):
             return await self._token(scope, raw)
         member, _ = await self.member(scope, raw)
-        return _member_actor(member, scope)
+        return member_actor(member, scope)
 
     async def member(self, scope: Scope, raw: str | None = None) -> tuple[Member, SignInId]:
         """Return the person whose access token the request carries, and their sign-in.
 
         Raises:
-            Problem: 401 without a valid access token.
+            Problem: 401 without a valid credential, 403 for one that is no person's.
         """
         raw = self._raw_credential(scope) if raw is None else raw
+        if raw.startswith("hal_"):
+            await self._token(scope, raw)
+            detail = "This is about a person and their sign-in, which an API token does not have; sign in."
+            raise self._refused(scope, raw, "not_a_person", detail, status=403)
         try:
             claims = self._access_tokens.read(raw)
         except BadToken as bad:
@@ -152,7 +156,8 @@ def _signed_in(connection: Connection, claims: Claims) -> Member | None:
     return member
 
 
-def _member_actor(member: Member, scope: Scope) -> Actor:
+def member_actor(member: Member, scope: Scope) -> Actor:
+    """Return a person as the one who asks."""
     state: dict[str, Any] = scope["state"]
     return Actor(
         type="member",

@@ -71,6 +71,15 @@ Moment = Annotated[int, BeforeValidator(_moment, json_schema_input_type=str)]
 """A time: RFC 3339 in JSON, epoch milliseconds in code."""
 
 
+BaseVersion = Annotated[
+    int | None,
+    Field(
+        description="The version that you started from, instead of If-Match: what others changed since is kept, and"
+        " only a field that both changed to different values is refused."
+    ),
+]
+
+
 class JsonBody(Generic[M]):
     """FastAPI dependency that reads a body into a model. An optional body may be empty, which equals `{}`."""
 
@@ -177,7 +186,7 @@ def _members(model: type[BaseModel], location: tuple[int | str, ...]) -> list[st
         else:
             inner = get_args(inner)[-1] if get_args(inner) else None
         inner = _without_null(inner)
-    return list(inner.model_fields) if _is_model(inner) else []
+    return [found.alias or name for name, found in inner.model_fields.items()] if _is_model(inner) else []
 
 
 def _is_model(kind: Any) -> bool:

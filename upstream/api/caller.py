@@ -5,13 +5,25 @@ Routes annotate their caller with one of the aliases below, so that a route's pe
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from relay.errors import Problem
+from upstream.api.authenticator import SignInId, member_actor
 from upstream.api.services import services_of
+from upstream.domain.entities import Member
 from upstream.domain.permissions import Action, Actor, may
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who has signed in, and the sign-in that they use."""
+
+    member: Member
+    sign_in: SignInId
+    actor: Actor
 
 
 async def signed_in(request: Request) -> Actor:
@@ -21,6 +33,21 @@ async def signed_in(request: Request) -> Actor:
         Problem: 401 without a valid credential, 403 for one that does not open the management API.
     """
     return await services_of(request).authenticator.authenticate(request.scope)
+
+
+async def person(request: Request) -> Person:
+    """Return who sent the request, which must be a person.
+
+    Raises:
+        Problem: 401 without a valid credential, 403 for one that is no person's.
+    """
+    member, sign_in = await services_of(request).authenticator.member(request.scope)
+    return Person(member, sign_in, member_actor(member, request.scope))
+
+
+def address_of(request: Request) -> str:
+    """Return where a request comes from, by which attempts are limited."""
+    return request.client.host if request.client is not None else ""
 
 
 def permitted(action: Action) -> Callable[[Request], Awaitable[Actor]]:
@@ -41,6 +68,8 @@ def _who(actor: Actor) -> str:
 
 
 SignedIn = Annotated[Actor, Depends(signed_in)]
+Myself = Annotated[Person, Depends(person)]
+Address = Annotated[str, Depends(address_of)]
 FlagReader = Annotated[Actor, Depends(permitted(Action.FLAGS_READ))]
 FlagWriter = Annotated[Actor, Depends(permitted(Action.FLAGS_WRITE))]
 FlagRemover = Annotated[Actor, Depends(permitted(Action.FLAGS_DELETE))]
@@ -50,3 +79,4 @@ KeyWriter = Annotated[Actor, Depends(permitted(Action.KEYS_WRITE))]
 MemberReader = Annotated[Actor, Depends(permitted(Action.MEMBERS_READ))]
 MemberWriter = Annotated[Actor, Depends(permitted(Action.MEMBERS_WRITE))]
 AuditReader = Annotated[Actor, Depends(permitted(Action.AUDIT_READ))]
+OrganisationWriter = Annotated[Actor, Depends(permitted(Action.ORGANISATION_WRITE))]

@@ -1,59 +1,69 @@
-"""What keys and tokens share in the API: who sees which, and how lists of them are made."""
+"""What keys and tokens share in the API: who sees which, how lists of them are made, how rotation is asked for."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
 
+from fastapi import Depends, Path, Query
+from pydantic import Field
 from sqlalchemy import Connection
 
-from upstream.api.paging import Found, Page
-from upstream.domain.entities import Credential, CredentialKind
+from upstream.api.body import Body
+from upstream.api.caller import permitted
+from upstream.api.services import Served
+from upstream.domain.credentials import word_for
+from upstream.domain.entities import Credential
 from upstream.domain.errors import not_found
-from upstream.domain.permissions import Actor, contains
-from upstream.storage import reads, tables
-from upstream.storage.records import find_all
+from upstream.domain.permissions import Action, Actor, contains
+from upstream.storage import reads
+
+_LONGEST_OVERLAP_S: Final = 30 * 86_400
 
 
-def is_visible(credential: Credential, actor: Actor) -> bool:
-    """Tell whether the caller, who may be limited to projects, may know of this key or token."""
-    return contains(actor, credential.projects)
+class RotateBody(Body):
+    """How a key is replaced."""
+
+    overlap_s: int = Field(
+        default=86_400,
+        ge=0,
+        le=_LONGEST_OVERLAP_S,
+        description="Seconds for which the old one goes on working beside the new one; 0 revokes it at once.",
+    )
 
 
-def credential_at(connection: Connection, actor: Actor, credential_id: str, word: str) -> Credential:
-    """Return the key, or token, with that id; `word` says which of the two is wanted.
+@dataclass(frozen=True, slots=True)
+class WithCredential:
+    """A permitted caller and the key or token that the path names."""
+
+    actor: Actor
+    credential: Credential
+
+
+def with_credential(action: Action, word: Literal["key", "token"]) -> Callable[..., Awaitable[WithCredential]]:
+    """Return the dependency that checks a permission and finds the key, or token, of the path."""
+
+    async def find(
+        id: Annotated[str, Path(description=f"Id of the {word}.")],  # noqa: A002 - the path's name
+        actor: Annotated[Actor, Depends(permitted(action))],
+        services: Served,
+    ) -> WithCredential:
+        found = await services.database.read(lambda connection: _credential_at(connection, actor, id, word))
+        return WithCredential(actor, found)
+
+    return find
+
+
+def _credential_at(connection: Connection, actor: Actor, credential_id: str, word: str) -> Credential:
+    """Return the key, or token, with that id.
 
     Raises:
-        Rejected: there is none that the caller may know of.
+        Rejected: there is none that the caller, who may be limited to projects, may know of.
     """
     found = reads.get_credential(connection, actor.organisation_id, credential_id)
-    is_wanted = found is not None and (found.kind is CredentialKind.TOKEN) == (word == "token")
-    if found is None or not is_wanted or not is_visible(found, actor):
+    if found is None or word_for(found) != word or not contains(actor, found.projects):
         raise not_found(word, credential_id)
     return found
 
 
-def credentials_page(
-    connection: Connection,
-    actor: Actor,
-    page: Page,
-    kinds: Collection[CredentialKind],
-    environment_id: str | None = None,
-) -> Found[Credential]:
-    """Return one page of the keys or tokens that the caller may know of; revoked ones are left out."""
-    query = page.query(Credential)
-    if actor.projects is None:
-        mine = actor.organisation_id
-        return Found.of(reads.list_credentials(connection, mine, query, kinds=kinds, environment_id=environment_id))
-    # Somebody limited to projects sees few keys, so these are filtered and cut here; newest first, as stored.
-    table = tables.credentials.c
-    known = find_all(
-        connection,
-        Credential,
-        table.organisation_id == actor.organisation_id,
-        table.revoked_at.is_(None),
-        order=table.created_at,
-    )
-    seen = [
-        each
-        for each in known
-        if each.kind in kinds and is_visible(each, actor) and environment_id in {None, each.environment_id}
-    ]
-    return Found(seen[page.offset : page.offset + page.limit], len(seen))
+ProjectFilter = Annotated[str | None, Query(alias="project", description="Only those for this project, by id or key.")]
+IncludeRevoked = Annotated[bool, Query(description="List revoked ones, too.")]

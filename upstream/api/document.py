@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from upstream.api.body import Body, JsonBody
 
-OPEN_PATHS: Final = ("/api/v2/auth/login", "/api/v2/auth/refresh")
+OPEN_PATHS: Final = ("/api/v2/auth/login", "/api/v2/auth/refresh", "/api/v2/auth/accept", "/api/v2/auth/setup")
 """What takes no credential: it is how one is got."""
 
 _REF: Final = "#/components/schemas/{model}"

@@ -8,8 +8,8 @@ from pydantic import Field
 from sqlalchemy import Connection
 
 from upstream.api import shapes
-from upstream.api.answers import Json, changed, one
-from upstream.api.body import Body, JsonBody, absent
+from upstream.api.answers import changed, one, whole
+from upstream.api.body import BaseVersion, Body, JsonBody, absent
 from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.places import EnvironmentRef, FlagRef, Place, ProjectRead, ProjectWrite, place_of
@@ -40,6 +40,12 @@ class ConfigBody(Body):
         return ConfigFields(**{name: getattr(self, name) for name in ConfigBody.model_fields})
 
 
+class UpdateConfigBody(ConfigBody):
+    """What to change of a flag in one environment."""
+
+    base_version: BaseVersion = None
+
+
 class ToggleBody(Body):
     """Which environment, and to which side; without `enabled` to the other one."""
 
@@ -64,17 +70,16 @@ async def list_configs(at: ProjectRead, f: FlagRef, services: Served) -> Respons
         flag = flag_of(view, at.project, f)
         configs = view.configs(flag.id)
         places = [Place(flag, each, configs[each.id]) for each in view.environments(at.project.id)]
-        return [{**shapes.config(place.config), **_names(place)} for place in places]
+        return [{**shapes.config(place.config), **names(place)} for place in places]
 
-    data = await services.database.read(look)
-    return Json({"data": data, "total": len(data), "limit": len(data), "offset": 0, "has_more": False})
+    return whole(await services.database.read(look))
 
 
 @router.get("/{f}/environments/{e}")
 async def read_config(at: ProjectRead, f: FlagRef, e: EnvironmentRef, services: Served) -> Response:
     """Return what a flag does in one environment."""
     place = await place_of(services, at.project, f, e)
-    return one(place.config, _names(place))
+    return one(place.config, names(place))
 
 
 @router.put("/{f}/environments/{e}")
@@ -84,7 +89,7 @@ async def update_config(
     f: FlagRef,
     e: EnvironmentRef,
     if_match: IfMatch,
-    body: Annotated[ConfigBody, Depends(JsonBody(ConfigBody))],
+    body: Annotated[UpdateConfigBody, Depends(JsonBody(UpdateConfigBody))],
     services: Served,
     doing: Doing,
 ) -> Response:
@@ -96,8 +101,9 @@ async def update_config(
         environment=place.environment.id,
         fields=body.fields(),
         if_match=if_match,
+        base_version=body.base_version,
     )
-    return changed(await doing(command, at.actor), _names(place))
+    return changed(await doing(command, at.actor), names(place))
 
 
 @router.post("/{f}:toggle")
@@ -119,7 +125,7 @@ async def toggle_flag(
         reason=body.reason,
         if_match=if_match,
     )
-    return changed(await doing(command, at.actor), _names(place))
+    return changed(await doing(command, at.actor), names(place))
 
 
 @router.post("/{f}:kill")
@@ -129,8 +135,9 @@ async def kill_flag(
     """Switch a flag off in one environment at once; also an archived one, and whatever version somebody else saw."""
     place = await place_of(services, at.project, f, body.environment)
     command = KillFlag(project=at.project.id, flag=place.flag.id, environment=place.environment.id, reason=body.reason)
-    return changed(await doing(command, at.actor), _names(place))
+    return changed(await doing(command, at.actor), names(place))
 
 
-def _names(place: Place) -> Mapping[str, str]:
+def names(place: Place) -> Mapping[str, str]:
+    """Return what an answer about a flag in an environment says beside it."""
     return {"flag": place.flag.key, "environment": place.environment.key}

@@ -1,33 +1,35 @@
 """`/projects/{p}/flags`: what flags are in every environment, and how they are archived, restored and deleted."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field, WithJsonSchema
 from sqlalchemy import Connection
 
+from relay.errors import Problem
 from upstream.api import shapes
 from upstream.api.answers import Json, changed, created, gone, one
-from upstream.api.body import Body, JsonBody, Moment, NewBody, absent
+from upstream.api.body import BaseVersion, Body, JsonBody, Moment, NewBody, absent
 from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.flag_configs import ConfigBody
+from upstream.api.flag_states import EnvironmentKeys, environment_keys, states, states_after
 from upstream.api.paging import Found, Paged
 from upstream.api.places import FlagRef, InProject, ProjectRead, ProjectRemove, ProjectWrite
-from upstream.api.services import Served, Services
-from upstream.authority import Outcome
+from upstream.api.services import Served
 from upstream.domain.commands import ArchiveFlag, CreateFlag, DeleteFlag, RestoreFlag, UpdateFlag
-from upstream.domain.entities import Flag, FlagConfig, FlagKind, FlagType, NumberFormat
+from upstream.domain.entities import Flag, FlagKind, FlagTemplate, FlagType, NumberFormat, TemplateFlavor
 from upstream.domain.errors import not_found
+from upstream.domain.flags import MAX_TAGS
+from upstream.domain.lookup import environment_of
+from upstream.domain.naming import NAME_CHARACTERS
 from upstream.storage import reads
 from upstream.storage.reads import FlagFilter, FlagRow
 from upstream.storage.view import StoredView
 
 router = APIRouter(prefix="/projects/{p}/flags", tags=["flags"])
-
-EnvironmentKeys: TypeAlias = Mapping[str, str]
-"""Environment id -> key, in the environments' order."""
 
 # Looked at one by one where they are used, so that each fault is named.
 Prerequisites = Annotated[list[Any], WithJsonSchema({"type": "array", "items": {"type": ["string", "object"]}})]
@@ -42,11 +44,15 @@ class CreateFlagBody(NewBody, ConfigBody):
     """
 
     description: str | None = None
+    template: FlagTemplate | None = Field(
+        default=None, description="Makes type, variations and configs; see `/flag-templates`."
+    )
+    flavor: TemplateFlavor | None = Field(default=None, description="The type of the values of an ab_test.")
     type: TypeField | None = Field(default=None, description="Inferred from the values when it is left out.")
-    kind: KindField = FlagKind.RELEASE
+    kind: KindField = Field(default=FlagKind.RELEASE, description="Release, unless a template says otherwise.")
     tags: list[str] = Field(default=[])
     metadata: dict[str, Any] = Field(default={})
-    is_active: bool = True
+    is_active: bool = Field(default=True, description="True, unless a template says otherwise.")
     client_side_enabled: bool = True
     analytics_enabled: bool = True
     prerequisites: Prerequisites = Field(default=[], description="Keys, or `{flag, variations?}` each.")
@@ -82,6 +88,7 @@ class UpdateFlagBody(Body):
     number_format: NumberFormat | None = absent()
     owner: str | None = absent()
     expires_at: Moment | None = absent()
+    base_version: BaseVersion = None
 
 
 class ArchiveBody(Body):
@@ -94,25 +101,68 @@ class RestoreBody(Body):
     """Nothing needs to be said to restore."""
 
 
-@router.get("")
-async def list_flags(
-    at: ProjectRead,
-    page: Paged,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The filters of the list."""
+
+    fields: Mapping[str, Any]
+    environment: str | None
+
+    def filter(self, connection: Connection, at: InProject) -> FlagFilter:
+        """Return what is to be read.
+
+        Raises:
+            Rejected: there is no such environment.
+        """
+        if self.environment is None:
+            return FlagFilter(**self.fields)
+        environment = environment_of(StoredView(connection), at.project, self.environment)
+        return FlagFilter(**self.fields, environment_id=environment.id)
+
+
+def asked_filter(
     services: Served,
     type: Annotated[FlagType | None, Query(description="Only flags of this type.")] = None,  # noqa: A002 - the API's name
     kind: Annotated[FlagKind | None, Query(description="Only flags of this kind.")] = None,
-    tag: Annotated[str | None, Query(max_length=200, description="Only flags with this tag.")] = None,
+    tag: Annotated[list[str] | None, Query(description="Only flags with this tag; given more than once, all.")] = None,
+    owner: Annotated[str | None, Query(max_length=200, description="Only flags of this owner.")] = None,
+    environment: Annotated[str | None, Query(description="Where to look with `enabled`; id or key.")] = None,
+    enabled: Annotated[bool | None, Query(description="Only flags on, or off, in `environment`.")] = None,
+    expired: Annotated[bool | None, Query(description="Only flags past their `expires_at`, or the others.")] = None,
     archived: Annotated[bool, Query(description="Archived flags instead of live ones.")] = False,  # noqa: FBT002 - a query parameter
+) -> Wanted:
+    """Return the filters that the query parameters ask for.
+
+    Raises:
+        Problem: 422 for half a filter, or tags beyond measure.
+    """
+    errors: dict[str, list[str]] = {}
+    if (environment is None) != (enabled is None):
+        errors["enabled"] = ["Give `environment` and `enabled` together: flags are on or off in an environment."]
+    if len(tag or ()) > MAX_TAGS or any(len(each) > NAME_CHARACTERS for each in tag or ()):
+        errors["tag"] = [f"At most {MAX_TAGS} tags of at most {NAME_CHARACTERS} characters can be looked for."]
+    if errors:
+        detail = f"These parameters cannot be used: {', '.join(errors)}."
+        raise Problem(422, "invalid_parameters", detail, errors=errors)
+    fields = {"archived": archived, "type": type, "kind": kind, "tags": tag or (), "owner": owner, "enabled": enabled}
+    return Wanted(
+        fields={**fields, "expired": expired, "expired_at": services.clock.wall_ms()}, environment=environment
+    )
+
+
+@router.get("")
+async def list_flags(
+    at: ProjectRead, page: Paged, services: Served, wanted: Annotated[Wanted, Depends(asked_filter)]
 ) -> Response:
     """List the flags of a project."""
     query = page.query(Flag)
-    wanted = FlagFilter(archived=archived, type=type, kind=kind, tag=tag)
 
     def look(connection: Connection) -> tuple[reads.Page[FlagRow], EnvironmentKeys]:
-        return reads.list_flags(connection, at.project.id, query, wanted), _environment_keys(connection, at)
+        chosen = wanted.filter(connection, at)
+        return reads.list_flags(connection, at.project.id, query, chosen), environment_keys(connection, at.project.id)
 
     read, names = await services.database.read(look)
-    return Json(Found.of(read).shown(page, lambda row: {**shapes.flag(row.flag), **_states(row.configs, names)}))
+    return Json(Found.of(read).shown(page, lambda row: {**shapes.flag(row.flag), **states(row.configs, names)}))
 
 
 @router.post("", status_code=201)
@@ -127,7 +177,7 @@ async def create_flag(
         **body.given("environments", *ConfigBody.model_fields),
     )
     outcome = await doing(command, at.actor)
-    states = await _states_after(services, at, outcome)
+    states = await states_after(services, outcome)
     return created(outcome, f"/api/v2/projects/{at.project.key}/flags/{shapes.shape(outcome.entity)['key']}", states)
 
 
@@ -136,12 +186,12 @@ async def read_flag(at: ProjectRead, f: FlagRef, services: Served) -> Response:
     """Return one flag, archived or not."""
 
     def look(connection: Connection) -> tuple[FlagRow | None, EnvironmentKeys]:
-        return reads.get_flag(connection, at.project.id, f), _environment_keys(connection, at)
+        return reads.get_flag(connection, at.project.id, f), environment_keys(connection, at.project.id)
 
     row, names = await services.database.read(look)
     if row is None:
         raise not_found("flag", f)
-    return one(row.flag, _states(row.configs, names))
+    return one(row.flag, states(row.configs, names))
 
 
 @router.put("/{f}")
@@ -157,7 +207,7 @@ async def update_flag(
     """Change the named fields of a flag in every environment."""
     command = UpdateFlag(project=at.project.id, flag=f, if_match=if_match, **body.given())
     outcome = await doing(command, at.actor)
-    return changed(outcome, await _states_after(services, at, outcome))
+    return changed(outcome, await states_after(services, outcome))
 
 
 @router.delete("/{f}", status_code=204)
@@ -186,7 +236,7 @@ async def archive_flag(
     """Hide a flag and stop serving it."""
     command = ArchiveFlag(project=at.project.id, flag=f, force=body.force, if_match=if_match)
     outcome = await doing(command, at.actor)
-    return changed(outcome, await _states_after(services, at, outcome))
+    return changed(outcome, await states_after(services, outcome))
 
 
 @router.post("/{f}:restore")
@@ -201,26 +251,4 @@ async def restore_flag(
     """Bring an archived flag back as it was."""
     command = RestoreFlag(project=at.project.id, flag=f, if_match=if_match)
     outcome = await doing(command, at.actor)
-    return changed(outcome, await _states_after(services, at, outcome))
-
-
-async def _states_after(services: Services, at: InProject, outcome: Outcome) -> dict[str, Any]:
-    """Return how the flag that was changed stands in each environment."""
-    flag_id = shapes.shape(outcome.entity)["id"]
-
-    def look(connection: Connection) -> dict[str, Any]:
-        return _states(StoredView(connection).configs(flag_id), _environment_keys(connection, at))
-
-    return await services.database.read(look)
-
-
-def _environment_keys(connection: Connection, at: InProject) -> EnvironmentKeys:
-    return {each.id: each.key for each in StoredView(connection).environments(at.project.id)}
-
-
-def _states(configs: Mapping[str, FlagConfig], keys: EnvironmentKeys) -> dict[str, Any]:
-    """Return the summary by environment; the whole of it is at `/flags/{f}/environments`."""
-    known = {key: configs[environment_id] for environment_id, key in keys.items() if environment_id in configs}
-    return {
-        "environments": {key: {"enabled": config.enabled, "version": config.version} for key, config in known.items()}
-    }
+    return changed(outcome, await states_after(services, outcome))

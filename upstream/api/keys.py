@@ -7,23 +7,28 @@ from pydantic import Field
 from sqlalchemy import Connection
 
 from upstream.api import shapes
-from upstream.api.answers import Json, created, gone, one
-from upstream.api.body import Body, JsonBody, Moment
+from upstream.api.answers import Json, changed, created, gone, one
+from upstream.api.body import Body, JsonBody, Moment, absent
 from upstream.api.caller import KeyReader, KeyWriter
-from upstream.api.credentials import credential_at, credentials_page
+from upstream.api.credentials import IncludeRevoked, ProjectFilter, RotateBody, WithCredential, with_credential
 from upstream.api.doing import Doing
+from upstream.api.etags import IfMatch
 from upstream.api.paging import Found, Paged
 from upstream.api.places import project_at
 from upstream.api.services import Served
-from upstream.domain.commands import CreateKey, RevokeKey
+from upstream.domain.commands import CreateKey, RevokeKey, RotateKey, UpdateKey
 from upstream.domain.entities import Credential, CredentialKind
 from upstream.domain.lookup import environment_of
+from upstream.domain.permissions import Action
+from upstream.storage import reads
 from upstream.storage.view import StoredView
 
 router = APIRouter(prefix="/keys", tags=["keys"])
 
 _KINDS: Final = (CredentialKind.SERVER, CredentialKind.CLIENT, CredentialKind.RELAY)
 KeyKind = Literal["server", "client", "relay"]
+KeyRead = Annotated[WithCredential, Depends(with_credential(Action.KEYS_READ, "key"))]
+KeyWrite = Annotated[WithCredential, Depends(with_credential(Action.KEYS_WRITE, "key"))]
 
 
 class CreateKeyBody(Body):
@@ -39,26 +44,41 @@ class CreateKeyBody(Body):
     expires_at: Moment | None = None
 
 
+class UpdateKeyBody(Body):
+    """What to change of a key; what it reads is fixed."""
+
+    name: str = absent()
+    origins: list[str] = absent()
+    expires_at: Moment | None = absent()
+
+
 @router.get("")
 async def list_keys(
     actor: KeyReader,
     page: Paged,
     services: Served,
     kind: Annotated[KeyKind | None, Query(description="Only keys of this kind.")] = None,
-    project: Annotated[str | None, Query(description="The project that the environment is in.")] = None,
+    project: ProjectFilter = None,
     environment: Annotated[
         str | None, Query(description="Only keys of this environment: its id, or its key beside `project`.")
     ] = None,
+    include_revoked: IncludeRevoked = False,  # noqa: FBT002 - a query parameter
 ) -> Response:
-    """List the keys that are not revoked, without their texts."""
+    """List the keys, without their texts."""
 
     def look(connection: Connection) -> Found[Credential]:
+        at = None if project is None else project_at(connection, actor, project)
         environment_id = environment
-        if environment is not None and project is not None:
-            at = project_at(connection, actor, project)
+        if environment is not None and at is not None:
             environment_id = environment_of(StoredView(connection), at, environment).id
-        kinds = _KINDS if kind is None else (CredentialKind(kind),)
-        return credentials_page(connection, actor, page, kinds, environment_id)
+        wanted = reads.CredentialFilter(
+            kinds=_KINDS if kind is None else (CredentialKind(kind),),
+            project_id=None if at is None else at.id,
+            environment_id=environment_id,
+            include_revoked=include_revoked,
+        )
+        mine, query = actor.organisation_id, page.query(Credential)
+        return Found.of(reads.list_credentials(connection, mine, query, wanted, visible=actor.projects))
 
     return Json((await services.database.read(look)).shown(page, shapes.credential))
 
@@ -74,15 +94,34 @@ async def create_key(
     return created(outcome, location, {"key": outcome.secret})
 
 
-@router.get("/{id}")
-async def read_key(actor: KeyReader, id: str, services: Served) -> Response:  # noqa: A002 - the path's name
+@router.get("/{id}")  # noqa: FAST003 - `KeyRead` takes it
+async def read_key(at: KeyRead) -> Response:
     """Return one key, without its text."""
-    return one(await services.database.read(lambda connection: credential_at(connection, actor, id, "key")))
+    return one(at.credential)
 
 
-@router.delete("/{id}", status_code=204)
-async def revoke_key(actor: KeyWriter, id: str, services: Served, doing: Doing) -> Response:  # noqa: A002 - the path's name
+@router.put("/{id}")
+@router.patch("/{id}")
+async def update_key(
+    at: KeyWrite, if_match: IfMatch, body: Annotated[UpdateKeyBody, Depends(JsonBody(UpdateKeyBody))], doing: Doing
+) -> Response:
+    """Change a key's name, origins or end; relays know as soon as the change arrives."""
+    command = UpdateKey(credential=at.credential.id, if_match=if_match, **body.given())
+    return changed(await doing(command, at.actor))
+
+
+@router.post("/{id}:rotate", status_code=201)
+async def rotate_key(
+    at: KeyWrite, body: Annotated[RotateBody, Depends(JsonBody(RotateBody, is_required=False))], doing: Doing
+) -> Response:
+    """Make a key's successor, which reads the same; `key` in the answer is shown this once."""
+    outcome = await doing(RotateKey(credential=at.credential.id, overlap_ms=body.overlap_s * 1_000), at.actor)
+    location = f"/api/v2/keys/{shapes.shape(outcome.entity)['id']}"
+    return created(outcome, location, {"key": outcome.secret})
+
+
+@router.delete("/{id}", status_code=204)  # noqa: FAST003 - `KeyWrite` takes it
+async def revoke_key(at: KeyWrite, doing: Doing) -> Response:
     """Revoke a key: it stops working everywhere as soon as the change arrives, and its streams end."""
-    await services.database.read(lambda connection: credential_at(connection, actor, id, "key"))
-    await doing(RevokeKey(credential=id), actor)
+    await doing(RevokeKey(credential=at.credential.id), at.actor)
     return gone()

@@ -8,17 +8,31 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from pydantic import Field
 
 from relay.serve.problems import unavailable
+from upstream.domain.errors import Kind, Rejected
 
 T = TypeVar("T")
 
-MIN_CHARACTERS: Final = 10
+MIN_CHARACTERS: Final = 12
 MAX_CHARACTERS: Final = 1_000
+NewPassword = Annotated[str, Field(min_length=MIN_CHARACTERS, max_length=MAX_CHARACTERS)]
+
+
+def check_password(field: str, password: str, email: str) -> None:
+    """Refuse a password that everybody can guess who knows whose it is; lengths are the body's to check.
+
+    Raises:
+        Rejected: INVALID, naming the field.
+    """
+    if password.strip().lower() == email.strip().lower():
+        sentence = "The password must not be the e-mail address."
+        raise Rejected(Kind.INVALID, sentence, {field: [sentence]}, code="invalid_body")
 
 
 class Passwords:

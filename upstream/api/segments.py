@@ -7,7 +7,7 @@ from pydantic import Field, WithJsonSchema
 
 from upstream.api import shapes
 from upstream.api.answers import Json, changed, created, gone, one
-from upstream.api.body import Body, JsonBody, NewBody, absent
+from upstream.api.body import BaseVersion, Body, JsonBody, NewBody, absent
 from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.paging import Found, Paged
@@ -42,6 +42,7 @@ class UpdateSegmentBody(Body):
     include: Units = absent()
     exclude: Units = absent()
     when: dict[str, Any] | None = absent()
+    base_version: BaseVersion = None
 
 
 @router.get("")

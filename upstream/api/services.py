@@ -9,11 +9,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from relay.clock import Clock
+from upstream.api.accounts import Accounts
 from upstream.api.authenticator import Authenticator
 from upstream.api.passwords import Passwords
 from upstream.api.sign_in import SignIn
 from upstream.authority import Authority
-from upstream.settings import UpstreamLimits
+from upstream.settings import Auth, UpstreamLimits
 from upstream.storage.database import Database
 
 
@@ -25,9 +26,11 @@ class Services:
     database: Database
     clock: Clock
     limits: UpstreamLimits
+    auth: Auth
     authenticator: Authenticator
     passwords: Passwords
     sign_in: SignIn
+    accounts: Accounts
 
 
 def services_of(request: Request) -> Services:

@@ -15,8 +15,12 @@ from upstream.domain.entities import (
     Flag,
     FlagConfig,
     Member,
+    OneTimeToken,
+    Organisation,
     Project,
+    Rule,
     Segment,
+    Variation,
 )
 
 Shape: TypeAlias = dict[str, Any]
@@ -26,12 +30,17 @@ def _time(wall_ms: int | None) -> str | None:
     return None if wall_ms is None else rfc3339(wall_ms)
 
 
-def _edited(entity: Member | Project | Environment | Flag | Segment | Credential) -> Shape:
+def _edited(entity: Organisation | Member | Project | Environment | Flag | Segment | Credential) -> Shape:
     return {
         "version": entity.version,
         "created_at": _time(entity.created_at),
         "updated_at": _time(entity.updated_at),
     }
+
+
+def organisation(entity: Organisation) -> Shape:
+    """Return an organisation as answers show it."""
+    return {"id": entity.id, "name": entity.name, **_edited(entity)}
 
 
 def project(entity: Project) -> Shape:
@@ -101,6 +110,22 @@ def config(entity: FlagConfig) -> Shape:
     }
 
 
+def rule(entity: Rule) -> Shape:
+    """Return a rule of a flag's configuration."""
+    return {
+        "id": entity.id,
+        "name": entity.name,
+        "when": entity.when,
+        "serve": entity.serve,
+        "is_active": entity.is_active,
+    }
+
+
+def variation(entity: Variation) -> Shape:
+    """Return one of a flag's variations."""
+    return {"key": entity.key, "name": entity.name, "value": entity.value}
+
+
 def segment(entity: Segment) -> Shape:
     """Return a segment as answers show it."""
     return {
@@ -144,8 +169,14 @@ def member(entity: Member) -> Shape:
         "name": entity.name,
         "role": entity.role,
         "projects": entity.projects,
+        "status": "invited" if entity.password_hash is None else "active",
         **_edited(entity),
     }
+
+
+def handed_out(token: OneTimeToken, raw: str | None) -> Shape:
+    """Return an invitation or reset in the one answer that shows its text."""
+    return {"token": raw, "expires_at": _time(token.expires_at)}
 
 
 def audit_entry(entity: AuditEntry) -> Shape:
@@ -168,6 +199,7 @@ def audit_entry(entity: AuditEntry) -> Shape:
 
 
 _BY_KIND: Final[Mapping[type, Callable[[Any], Shape]]] = {
+    Organisation: organisation,
     Member: member,
     Project: project,
     Environment: environment,

@@ -81,6 +81,17 @@ class SignIn:
         is_open = await self._database.write(lambda connection: sign_in_store.begin(connection, member, token))
         return self._session(member, raw, token) if is_open else None
 
+    async def begin(self, member: Member) -> Session:
+        """Sign a person in who has just chosen the password that `member` holds.
+
+        Raises:
+            Problem: 401 when it is not theirs any more.
+        """
+        session = await self._opened(member)
+        if session is None:
+            raise Problem(401, "wrong_credentials", "The password was changed meanwhile; sign in with the new one.")
+        return session
+
     async def renew(self, refresh_token: str) -> Session:
         """Exchange a refresh token for a new session.
 

@@ -2,7 +2,8 @@
 
 Names follow the action; `project`, `environment`, `flag` and `segment` take an id or a key. A field left at `UNSET` is
 kept as it is; None clears where the field may be null. `if_match` is the version the caller saw: when it is given and
-is not the current one, nothing happens and the answer is a version conflict with both sides.
+is not the current one, nothing happens and the answer is a version conflict with both sides. `base_version`, instead
+of it, is the version that the caller started from: what others changed since is kept, unless it is the same field.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,33 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
-from upstream.domain.entities import CredentialKind, FlagKind, FlagType, Json, JsonObject, NumberFormat, Role
+from upstream.domain.entities import (
+    CredentialKind,
+    FlagKind,
+    FlagTemplate,
+    FlagType,
+    Json,
+    JsonObject,
+    NumberFormat,
+    Role,
+    TemplateFlavor,
+)
+from upstream.domain.flag_commands import (
+    AddRule,
+    AddTargets,
+    AddVariation,
+    CopyFlag,
+    DeleteRule,
+    DeleteVariation,
+    PromoteFlag,
+    RampUp,
+    RemoveTargets,
+    ReorderRules,
+    RollOut,
+    TagFlag,
+    UpdateRule,
+    UpdateVariation,
+)
 
 
 class Unset(Enum):
@@ -27,6 +54,24 @@ class CreateOrganisation:
     """Found a tenant; done by the installation itself, never by a member."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Make the first organisation and its owner; only while the authority has no member at all."""
+
+    organisation: str
+    email: str
+    name: str
+    password_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOrganisation:
+    """Rename the organisation."""
+
+    name: str | Unset = UNSET
+    if_match: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +103,47 @@ class DeleteMember:
 
     member: str
     if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InviteMember:
+    """Let a person who has no password choose one, by a token that is good for `valid_ms`; an older one dies."""
+
+    member: str
+    valid_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetPassword:
+    """Let a person choose a new password, by a token that is good for `valid_ms`; until then nothing ends."""
+
+    member: str
+    valid_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoosePassword:
+    """Use the invitation or reset with that hash, which its holder proves; ends all sign-ins of the member."""
+
+    token_hash: str
+    password_hash: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangePassword:
+    """Replace one's own password, of which `verified` is the stored hash; ends all sign-ins but `sign_in`."""
+
+    verified: str
+    password_hash: str
+    sign_in: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameMyself:
+    """Change one's own name."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,17 +194,37 @@ class CreateEnvironment:
     key: str | None = None
     sort: int | None = None
     critical: bool = False
+    require_review: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloneEnvironment:
+    """Add an environment in which every flag is as it is in another one, with the same salts; keys are not copied."""
+
+    project: str
+    environment: str
+    name: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReorderEnvironments:
+    """Put the environments of a project into this order; all of them are named."""
+
+    project: str
+    environments: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateEnvironment:
-    """Change an environment's name, place or `critical` mark."""
+    """Change an environment's name, place, `critical` mark, or whether changes in it need a review."""
 
     project: str
     environment: str
     name: str | Unset = UNSET
     sort: int | Unset = UNSET
     critical: bool | Unset = UNSET
+    require_review: bool | Unset = UNSET
     if_match: int | None = None
 
 
@@ -156,18 +262,21 @@ class CreateFlag:
     `variations` are `{key?, value, name?}`. `default_value` is the value served by `off` and `fallthrough` where these
     are not given; without it a boolean flag serves `off` when disabled and `on` when enabled. `number_format` is for
     number flags only; None infers it from the values. `config` holds for every environment, `environments` (by id or
-    key) on top of it for single ones.
+    key) on top of it for single ones. A `template` makes type, variations and configs, on top of which the rest holds;
+    `flavor` is the type of an ab_test's values.
     """
 
     project: str
     name: str | None = None
     key: str | None = None
     description: str | None = None
+    template: FlagTemplate | None = None
+    flavor: TemplateFlavor | None = None
     type: FlagType | None = None
-    kind: FlagKind = FlagKind.RELEASE
+    kind: FlagKind | Unset = UNSET
     tags: Sequence[str] = ()
     metadata: JsonObject = field(default_factory=dict)
-    is_active: bool = True
+    is_active: bool | Unset = UNSET
     client_side_enabled: bool = True
     analytics_enabled: bool = True
     prerequisites: Sequence[str | JsonObject] = ()
@@ -209,6 +318,7 @@ class UpdateFlag:
     owner: str | Unset | None = UNSET
     expires_at: int | Unset | None = UNSET
     if_match: int | None = None
+    base_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +359,7 @@ class UpdateConfig:
     environment: str
     fields: ConfigFields
     if_match: int | None = None
+    base_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,6 +414,7 @@ class UpdateSegment:
     exclude: Sequence[str | int] | Unset = UNSET
     when: JsonObject | Unset | None = UNSET
     if_match: int | None = None
+    base_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +445,25 @@ class CreateKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateKey:
+    """Change a key's name, origins (client keys) or end."""
+
+    credential: str
+    name: str | Unset = UNSET
+    origins: Sequence[str] | Unset = UNSET
+    expires_at: int | Unset | None = UNSET
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotateKey:
+    """Make a key's successor; the key itself works for `overlap_ms` more, with 0 not at all."""
+
+    credential: str
+    overlap_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeKey:
     """End a server, client or relay key."""
 
@@ -347,6 +478,24 @@ class CreateToken:
     scopes: Sequence[str]
     projects: Sequence[str] | None = None
     expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateToken:
+    """Change a token's name or end."""
+
+    credential: str
+    name: str | Unset = UNSET
+    expires_at: int | Unset | None = UNSET
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotateToken:
+    """Make a token's successor; the token itself works for `overlap_ms` more, with 0 not at all."""
+
+    credential: str
+    overlap_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,13 +518,22 @@ class Batch:
 Command: TypeAlias = (
     Batch
     | CreateOrganisation
+    | Found
+    | UpdateOrganisation
     | CreateMember
     | UpdateMember
     | DeleteMember
+    | InviteMember
+    | ResetPassword
+    | ChoosePassword
+    | ChangePassword
+    | RenameMyself
     | CreateProject
     | UpdateProject
     | DeleteProject
     | CreateEnvironment
+    | CloneEnvironment
+    | ReorderEnvironments
     | UpdateEnvironment
     | DeleteEnvironment
     | CreateFlag
@@ -390,9 +548,27 @@ Command: TypeAlias = (
     | UpdateSegment
     | DeleteSegment
     | CreateKey
+    | UpdateKey
+    | RotateKey
     | RevokeKey
     | CreateToken
+    | UpdateToken
+    | RotateToken
     | RevokeToken
+    | PromoteFlag
+    | CopyFlag
+    | TagFlag
+    | AddRule
+    | UpdateRule
+    | DeleteRule
+    | ReorderRules
+    | AddTargets
+    | RemoveTargets
+    | RollOut
+    | RampUp
+    | AddVariation
+    | UpdateVariation
+    | DeleteVariation
 )
 
 

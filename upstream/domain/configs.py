@@ -5,6 +5,7 @@ stored that the engine's parser would refuse.
 """
 
 from dataclasses import replace
+from typing import Protocol
 
 import orjson
 
@@ -25,6 +26,7 @@ from upstream.domain.lookup import (
     next_version,
     project_of,
 )
+from upstream.domain.merging import CONFIG_FIELDS, check_start, merged
 from upstream.domain.serving import Reader
 from upstream.domain.snapshot import flag_object
 from upstream.domain.values import Values
@@ -33,6 +35,26 @@ KILL_SUPERSEDED = "flag.kill_superseded"
 """What the audit log calls a kill that came too late."""
 INVALID = "The flag's configuration cannot be used as it is."
 _SALT_BYTES = 8
+
+
+class OfConfig(Protocol):
+    """A command that changes a flag in one environment."""
+
+    @property
+    def project(self) -> str:
+        """Id or key of the project."""
+
+    @property
+    def flag(self) -> str:
+        """Id or key of the flag."""
+
+    @property
+    def environment(self) -> str:
+        """Id or key of the environment."""
+
+    @property
+    def if_match(self) -> int | None:
+        """The version of the config that the caller saw."""
 
 
 def fresh_config(flag: Flag, environment: Environment, facts: Facts) -> FlagConfig:
@@ -106,22 +128,50 @@ def missing_segments(view: View, project_id: str, *configs: FlagConfig) -> tuple
     return tuple(Notice(code="missing_segment", detail=text.format(key)) for key in unknown)
 
 
+class ConfigEdit:
+    """One change of a flag in one environment: what it is about, and how its values, serves and rules are read.
+
+    Raises:
+        Rejected: there is no such thing, the flag is archived, or the caller saw another version.
+    """
+
+    def __init__(self, command: OfConfig, view: View, facts: Facts) -> None:
+        project = project_of(view, facts, command.project)
+        self.environment = environment_of(view, project, command.environment)
+        self.flag = live_flag_of(view, project, command.flag)
+        self.config = config_of(view, self.flag, self.environment)
+        check_version(self.config, command.if_match)
+        self.problems = Problems()
+        self.values = Values(self.flag.type, self.flag.variations, self.problems, self.flag.number_format)
+        self.reader = Reader(self.values, self.problems, facts)
+        self._view = view
+        self._facts = facts
+
+    def decided(self, after: FlagConfig) -> Decision:
+        """Return what the change comes to.
+
+        Raises:
+            Rejected: INVALID with everything that was noted, or that a relay would refuse.
+        """
+        self.problems.check(INVALID)
+        grown = replace(self.flag, variations=self.values.variations)
+        verify(self.problems, grown, after)
+        self.problems.check(INVALID)
+        is_about_rules = after.rules is not self.config.rules
+        warnings = missing_segments(self._view, self.flag.project_id, after) if is_about_rules else ()
+        return decided_config(self.flag, grown, self.config, after, self._facts, warnings=warnings)
+
+
 def update_config(command: UpdateConfig, view: View, facts: Facts) -> Decision:
     """Change a flag in one environment."""
-    project = project_of(view, facts, command.project)
-    environment = environment_of(view, project, command.environment)
-    flag = live_flag_of(view, project, command.flag)
-    config = _config_of(view, flag, environment)
-    check_version(config, command.if_match)
-    problems = Problems()
-    values = Values(flag.type, flag.variations, problems, flag.number_format)
-    after = applied(config, command.fields, Reader(values, problems, facts), values, facts, "")
-    problems.check(INVALID)
-    grown = replace(flag, variations=values.variations)
-    verify(problems, grown, after)
-    problems.check(INVALID)
-    warnings = missing_segments(view, project.id, after) if command.fields.rules is not UNSET else ()
-    return _decided(flag, grown, config, after, facts, warnings=warnings)
+    check_start(command)
+    edit = ConfigEdit(command, view, facts)
+    after = applied(edit.config, command.fields, edit.reader, edit.values, facts, "")
+    edit.problems.check(INVALID)
+    after = merged(view, command.base_version, edit.config, after, CONFIG_FIELDS, edit.environment.id)
+    if after.enabled == edit.config.enabled:
+        after = replace(after, enabled_at=edit.config.enabled_at)
+    return edit.decided(after)
 
 
 def toggle_flag(command: ToggleFlag, view: View, facts: Facts) -> Decision:
@@ -129,11 +179,11 @@ def toggle_flag(command: ToggleFlag, view: View, facts: Facts) -> Decision:
     project = project_of(view, facts, command.project)
     environment = environment_of(view, project, command.environment)
     flag = live_flag_of(view, project, command.flag)
-    config = _config_of(view, flag, environment)
+    config = config_of(view, flag, environment)
     check_version(config, command.if_match)
     enabled = not config.enabled if command.enabled is None else command.enabled
     after = config if enabled == config.enabled else replace(config, enabled=enabled, enabled_at=facts.now_ms)
-    return replace(_decided(flag, flag, config, after, facts), reason=command.reason)
+    return replace(decided_config(flag, flag, config, after, facts), reason=command.reason)
 
 
 def kill_flag(command: KillFlag, view: View, facts: Facts) -> Decision:
@@ -141,10 +191,10 @@ def kill_flag(command: KillFlag, view: View, facts: Facts) -> Decision:
     project = project_of(view, facts, command.project)
     environment = environment_of(view, project, command.environment)
     flag = flag_of(view, project, command.flag)
-    config = _config_of(view, flag, environment)
+    config = config_of(view, flag, environment)
     is_superseded = config.enabled and command.edge_at is not None and command.edge_at < config.enabled_at
     after = config if is_superseded or not config.enabled else replace(config, enabled=False, enabled_at=facts.now_ms)
-    decision = _decided(flag, flag, config, after, facts)
+    decision = decided_config(flag, flag, config, after, facts)
     notice = Notice(code="kill_superseded", detail=f"{flag.key!r} was switched on after this kill; it stays on.")
     return replace(
         decision,
@@ -156,14 +206,15 @@ def kill_flag(command: KillFlag, view: View, facts: Facts) -> Decision:
     )
 
 
-def _config_of(view: View, flag: Flag, environment: Environment) -> FlagConfig:
+def config_of(view: View, flag: Flag, environment: Environment) -> FlagConfig:
+    """Return a flag's config in an environment of its project."""
     config = view.config(flag.id, environment.id)
     if config is None:
         raise not_found("flag", flag.key)
     return config
 
 
-def _decided(  # noqa: PLR0913 - each of them is needed
+def decided_config(  # noqa: PLR0913 - each of them is needed
     flag: Flag,
     grown: Flag,
     config: FlagConfig,
@@ -172,6 +223,7 @@ def _decided(  # noqa: PLR0913 - each of them is needed
     *,
     warnings: tuple[Notice, ...] = (),
 ) -> Decision:
+    """Return the decision that takes a flag to `grown` and its config to `after`, of which the latter is the entity."""
     save: list[Entity] = []
     changes = changes_between(config, after) + changes_between(flag, grown)
     if is_changed(flag, grown):

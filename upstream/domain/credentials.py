@@ -1,23 +1,25 @@
-"""Decides about keys and tokens. The raw text leaves in the decision, once; only its hashes are stored.
+"""Decides about new keys and tokens. The raw text leaves in the decision, once; only its hashes are stored.
 
-Whatever is made may do no more, reaches no farther and lives no longer than what it was made with.
+Whatever is made may do no more, reaches no farther and lives no longer than what it was made with. What becomes of a
+key afterwards is decided in `credential_changes`.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from relay.clock import rfc3339
 from relay.protocol.edge import edge_key
 from relay.protocol.keys import ENTROPY_BYTES, fingerprint, hint, mint
-from upstream.domain.commands import CreateKey, CreateToken, RevokeKey, RevokeToken
+from upstream.domain.commands import CreateKey, CreateToken
 from upstream.domain.diff import changes_between
 from upstream.domain.entities import Credential, CredentialKind
-from upstream.domain.errors import Kind, Problems, Rejected, not_found
+from upstream.domain.errors import Kind, Problems, Rejected
 from upstream.domain.facts import Decision, Facts, View
-from upstream.domain.lookup import environment_of, next_version, project_of, projects_of
+from upstream.domain.lookup import environment_of, project_of, projects_of
 from upstream.domain.naming import check_text
-from upstream.domain.permissions import BY_SCOPE, SCOPES, Action, actions, contains, may, reaches
+from upstream.domain.permissions import BY_SCOPE, SCOPES, Action, actions, may, reaches
 
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 MAX_ORIGINS = 100
@@ -41,7 +43,7 @@ def create_key(command: CreateKey, view: View, facts: Facts) -> Decision:
     """Make a server, client or relay key, with which everything can be read that its maker may read."""
     _check_may_read(facts)
     problems = Problems()
-    origins = _origins(problems, command)
+    origins = checked_origins(problems, command.kind, command.origins)
     if command.kind in _ONE_ENVIRONMENT:
         reach = _environment_reach(problems, command, view, facts)
     elif command.kind is CredentialKind.RELAY:
@@ -114,12 +116,13 @@ def _environment_id(problems: Problems, path: str, reference: str, view: View, f
     return reference
 
 
-def _origins(problems: Problems, command: CreateKey) -> tuple[str, ...]:
-    if command.origins and command.kind is not CredentialKind.CLIENT:
+def checked_origins(problems: Problems, kind: CredentialKind, given: Sequence[str]) -> tuple[str, ...]:
+    """Return the origins of a key as they are stored, and note what is wrong with them."""
+    if given and kind is not CredentialKind.CLIENT:
         problems.add("origins", "Only client keys have origins; the others never come from a browser.")
-    if len(command.origins) > MAX_ORIGINS:
+    if len(given) > MAX_ORIGINS:
         problems.add("origins", f"A key has at most {MAX_ORIGINS} origins.")
-    origins = [origin.lower().rstrip("/") for origin in command.origins]
+    origins = [origin.lower().rstrip("/") for origin in given]
     for index, origin in enumerate(origins):
         if origin != "*" and ORIGIN.fullmatch(origin) is None:
             problems.add(f"origins[{index}]", "An origin is `*` or like https://app.example.com, without a path.")
@@ -135,9 +138,7 @@ def _made(  # noqa: PLR0913, PLR0917 - each of them is needed
     facts: Facts,
 ) -> Decision:
     check_text(problems, "name", name)
-    if expires_at is not None and expires_at <= facts.now_ms:
-        problems.add("expires_at", "This is in the past; the key would never work.")
-    expires_at = _within_lifetime(problems, expires_at, facts)
+    expires_at = checked_end(problems, expires_at, facts)
     problems.check(_INVALID)
     raw = mint(kind, facts.entropy.token(ENTROPY_BYTES))
     credential = Credential(
@@ -161,60 +162,35 @@ def _made(  # noqa: PLR0913, PLR0917 - each of them is needed
         created_at=facts.now_ms,
         updated_at=facts.now_ms,
     )
-    word = "token" if kind is CredentialKind.TOKEN else "key"
     return Decision(
-        action=f"{word}.created",
+        action=f"{word_for(credential)}.created",
         entity=credential,
         save=(credential,),
         changes=changes_between(None, credential),
-        project_id=_only(reach.projects),
+        project_id=only_project(credential),
         environment_id=reach.environment_id,
         secret=raw,
     )
 
 
-def _within_lifetime(problems: Problems, expires_at: int | None, facts: Facts) -> int | None:
-    """Return when a new key expires: never later than the token that it is made with."""
+def checked_end(problems: Problems, expires_at: int | None, facts: Facts) -> int | None:
+    """Return when a key expires: never later than the token that it is made with. Notes what is wrong with it."""
     end = facts.actor.expires_at
-    if expires_at is None or end is None:
-        return end if expires_at is None else expires_at
-    if expires_at > end:
+    if expires_at is None:
+        return end
+    if expires_at <= facts.now_ms:
+        problems.add("expires_at", "This is in the past. Give a later time; to end a key now, revoke it.")
+    if end is not None and expires_at > end:
         problems.add("expires_at", f"The token that you use expires at {rfc3339(end)}; nothing it makes lives longer.")
     return expires_at
 
 
-def revoke_key(command: RevokeKey, view: View, facts: Facts) -> Decision:
-    """End a server, client or relay key."""
-    return _revoked(command.credential, "key", view, facts)
+def word_for(credential: Credential) -> Literal["key", "token"]:
+    """Return what people call it."""
+    return "token" if credential.kind is CredentialKind.TOKEN else "key"
 
 
-def revoke_token(command: RevokeToken, view: View, facts: Facts) -> Decision:
-    """End a token."""
-    return _revoked(command.credential, "token", view, facts)
-
-
-def _revoked(credential_id: str, word: str, view: View, facts: Facts) -> Decision:
-    credential = view.credential(facts.actor.organisation_id, credential_id)
-    if credential is None or (credential.kind is CredentialKind.TOKEN) != (word == "token"):
-        raise not_found(word, credential_id)
-    _check_reach(credential, facts)
-    saved = (
-        None if credential.revoked_at is not None else next_version(replace(credential, revoked_at=facts.now_ms), facts)
-    )
-    return Decision(
-        action=f"{word}.revoked",
-        entity=saved or credential,
-        save=(saved,) if saved else (),
-        changes=changes_between(credential, saved or credential),
-        project_id=_only(credential.projects),
-        environment_id=credential.environment_id,
-    )
-
-
-def _check_reach(credential: Credential, facts: Facts) -> None:
-    if not contains(facts.actor, credential.projects):
-        raise Rejected(Kind.FORBIDDEN, "This key reaches beyond the projects you may use.", code="wrong_project")
-
-
-def _only(projects: Sequence[str] | None) -> str | None:
+def only_project(credential: Credential) -> str | None:
+    """Return the project that a key belongs to, if it is for one alone."""
+    projects = credential.projects
     return projects[0] if projects is not None and len(projects) == 1 else None

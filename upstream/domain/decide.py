@@ -1,28 +1,64 @@
 """The one table from command to what it needs and what decides it."""
 
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any
 
+from upstream.domain import (
+    bulk,
+    configs,
+    credential_changes,
+    credentials,
+    environments,
+    flag_endings,
+    flag_rules,
+    flag_targets,
+    flag_variations,
+    flags,
+    joining,
+    members,
+    organisations,
+    projects,
+    promotion,
+    rollouts,
+    segments,
+)
 from upstream.domain import commands as c
-from upstream.domain import configs, credentials, flag_endings, flags, members, projects, segments
+from upstream.domain import flag_commands as f
 from upstream.domain.errors import Kind, Rejected
 from upstream.domain.facts import Decision, Facts, View
-from upstream.domain.permissions import Action, may
+from upstream.domain.permissions import Action, Actor, may
 
 Decider = Callable[[Any, View, Facts], Decision]
 
-DECIDERS: Mapping[type, tuple[Action | None, Decider]] = {
-    # None: only the installation itself.
-    c.CreateOrganisation: (None, projects.create_organisation),
+
+class Only(StrEnum):
+    """Who alone may do what no permission gives."""
+
+    INSTALLATION = "the installation itself"
+    MEMBER = "a member, for themselves"
+
+
+DECIDERS: Mapping[type, tuple[Action | Only, Decider]] = {
+    c.CreateOrganisation: (Only.INSTALLATION, organisations.create_organisation),
+    c.Found: (Only.INSTALLATION, organisations.found),
+    c.UpdateOrganisation: (Action.ORGANISATION_WRITE, organisations.update_organisation),
     c.CreateMember: (Action.MEMBERS_WRITE, members.create_member),
     c.UpdateMember: (Action.MEMBERS_WRITE, members.update_member),
     c.DeleteMember: (Action.MEMBERS_WRITE, members.delete_member),
+    c.InviteMember: (Action.MEMBERS_WRITE, joining.invite_member),
+    c.ResetPassword: (Action.MEMBERS_WRITE, joining.reset_password),
+    c.ChoosePassword: (Only.MEMBER, joining.choose_password),
+    c.ChangePassword: (Only.MEMBER, joining.change_password),
+    c.RenameMyself: (Only.MEMBER, joining.rename_myself),
     c.CreateProject: (Action.PROJECTS_WRITE, projects.create_project),
     c.UpdateProject: (Action.PROJECTS_WRITE, projects.update_project),
     c.DeleteProject: (Action.PROJECTS_WRITE, projects.delete_project),
-    c.CreateEnvironment: (Action.PROJECTS_WRITE, projects.create_environment),
-    c.UpdateEnvironment: (Action.PROJECTS_WRITE, projects.update_environment),
-    c.DeleteEnvironment: (Action.PROJECTS_WRITE, projects.delete_environment),
+    c.CreateEnvironment: (Action.PROJECTS_WRITE, environments.create_environment),
+    c.CloneEnvironment: (Action.PROJECTS_WRITE, environments.clone_environment),
+    c.ReorderEnvironments: (Action.PROJECTS_WRITE, environments.reorder_environments),
+    c.UpdateEnvironment: (Action.PROJECTS_WRITE, environments.update_environment),
+    c.DeleteEnvironment: (Action.PROJECTS_WRITE, environments.delete_environment),
     c.CreateFlag: (Action.FLAGS_WRITE, flags.create_flag),
     c.UpdateFlag: (Action.FLAGS_WRITE, flags.update_flag),
     c.DeleteFlag: (Action.FLAGS_DELETE, flag_endings.delete_flag),
@@ -31,13 +67,31 @@ DECIDERS: Mapping[type, tuple[Action | None, Decider]] = {
     c.UpdateConfig: (Action.FLAGS_WRITE, configs.update_config),
     c.ToggleFlag: (Action.FLAGS_WRITE, configs.toggle_flag),
     c.KillFlag: (Action.FLAGS_WRITE, configs.kill_flag),
+    f.PromoteFlag: (Action.FLAGS_WRITE, promotion.promote_flag),
+    f.CopyFlag: (Action.FLAGS_WRITE, promotion.copy_flag),
+    f.TagFlag: (Action.FLAGS_WRITE, bulk.tag_flag),
+    f.AddRule: (Action.FLAGS_WRITE, flag_rules.add_rule),
+    f.UpdateRule: (Action.FLAGS_WRITE, flag_rules.update_rule),
+    f.DeleteRule: (Action.FLAGS_WRITE, flag_rules.delete_rule),
+    f.ReorderRules: (Action.FLAGS_WRITE, flag_rules.reorder_rules),
+    f.AddTargets: (Action.FLAGS_WRITE, flag_targets.add_targets),
+    f.RemoveTargets: (Action.FLAGS_WRITE, flag_targets.remove_targets),
+    f.RollOut: (Action.FLAGS_WRITE, rollouts.roll_out),
+    f.RampUp: (Action.FLAGS_WRITE, rollouts.ramp_up),
+    f.AddVariation: (Action.FLAGS_WRITE, flag_variations.add_variation),
+    f.UpdateVariation: (Action.FLAGS_WRITE, flag_variations.update_variation),
+    f.DeleteVariation: (Action.FLAGS_WRITE, flag_variations.delete_variation),
     c.CreateSegment: (Action.FLAGS_WRITE, segments.create_segment),
     c.UpdateSegment: (Action.FLAGS_WRITE, segments.update_segment),
     c.DeleteSegment: (Action.FLAGS_DELETE, segments.delete_segment),
     c.CreateKey: (Action.KEYS_WRITE, credentials.create_key),
-    c.RevokeKey: (Action.KEYS_WRITE, credentials.revoke_key),
+    c.UpdateKey: (Action.KEYS_WRITE, credential_changes.update_key),
+    c.RotateKey: (Action.KEYS_WRITE, credential_changes.rotate_key),
+    c.RevokeKey: (Action.KEYS_WRITE, credential_changes.revoke_key),
     c.CreateToken: (Action.KEYS_WRITE, credentials.create_token),
-    c.RevokeToken: (Action.KEYS_WRITE, credentials.revoke_token),
+    c.UpdateToken: (Action.KEYS_WRITE, credential_changes.update_token),
+    c.RotateToken: (Action.KEYS_WRITE, credential_changes.rotate_token),
+    c.RevokeToken: (Action.KEYS_WRITE, credential_changes.revoke_token),
 }
 
 
@@ -47,9 +101,15 @@ def decide(command: c.Command, view: View, facts: Facts) -> Decision:
     Raises:
         Rejected: the command is not to be carried out.
     """
-    action, decider = DECIDERS[type(command)]
-    permitted = facts.actor.type == "system" if action is None else may(facts.actor, action)
-    if not permitted:
-        needed = "the installation itself" if action is None else f"the permission {action}"
-        raise Rejected(Kind.FORBIDDEN, f"This needs {needed}.", code="permission_missing", extra={"needed": action})
+    needed, decider = DECIDERS[type(command)]
+    if isinstance(needed, Only):
+        if not _is(facts.actor, needed):
+            raise Rejected(Kind.FORBIDDEN, f"Only {needed} may do this.", code="permission_missing")
+    elif not may(facts.actor, needed):
+        detail = f"This needs the permission {needed}."
+        raise Rejected(Kind.FORBIDDEN, detail, code="permission_missing", extra={"needed": needed})
     return decider(command, view, facts)
+
+
+def _is(actor: Actor, only: Only) -> bool:
+    return actor.type == ("system" if only is Only.INSTALLATION else "member")

@@ -8,7 +8,7 @@ Every entity that people edit has a `version` that grows by one with each change
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from relay.engine import model
 from relay.protocol import keys
@@ -18,6 +18,8 @@ JsonObject: TypeAlias = Mapping[str, Any]
 FlagType: TypeAlias = model.FlagType
 CredentialKind: TypeAlias = keys.Kind
 NumberFormat: TypeAlias = Literal["integer", "float"]
+FlagTemplate: TypeAlias = Literal["kill_switch", "gradual_rollout", "ab_test"]
+TemplateFlavor: TypeAlias = Literal["string", "number", "json"]
 
 
 class FlagKind(StrEnum):
@@ -336,7 +338,12 @@ class ChangeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneTimeToken:
-    """Lets somebody choose a password once: `kind` is `invitation` or `reset`, `hash` the SHA-256 of the raw token."""
+    """Lets somebody choose a password: `kind` is `invitation` or `reset`, `hash` the SHA-256 of the raw token.
+
+    A member has one at most. It is never edited: used, replaced or taken back, it is gone.
+    """
+
+    version: ClassVar[int] = 1
 
     id: str
     member_id: str
@@ -345,7 +352,6 @@ class OneTimeToken:
     created_by: str | None
     created_at: int
     expires_at: int
-    used_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -382,5 +388,15 @@ class AuditEntry:
 
 
 Entity: TypeAlias = (
-    Organisation | Member | Project | Environment | Flag | FlagConfig | Segment | Credential | Schedule | ChangeRequest
+    Organisation
+    | Member
+    | OneTimeToken
+    | Project
+    | Environment
+    | Flag
+    | FlagConfig
+    | Segment
+    | Credential
+    | Schedule
+    | ChangeRequest
 )

@@ -62,7 +62,8 @@ class Problems:
         self._left = limit
 
     def add(self, path: str, sentence: str) -> None:
-        """Note one problem of the field at `path`."""
+        """Note one problem of the field at `path`; `.name` is a member of the whole body."""
+        path = path.removeprefix(".")
         if self._left > 0 and sentence not in self._found.get(path, ()):
             self._left -= 1
             self._found.setdefault(path, []).append(sentence)

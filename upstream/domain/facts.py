@@ -17,6 +17,8 @@ from upstream.domain.entities import (
     Flag,
     FlagConfig,
     Member,
+    OneTimeToken,
+    Organisation,
     Project,
     Schedule,
     Segment,
@@ -62,6 +64,12 @@ class View(Protocol):
 
     A `reference` is an id or a key.
     """
+
+    def organisation(self, organisation_id: str) -> Organisation | None:
+        """Return an organisation."""
+
+    def first_organisation(self) -> Organisation | None:
+        """Return the oldest organisation."""
 
     def project(self, organisation_id: str, reference: str) -> Project | None:
         """Return a project of the organisation."""
@@ -114,8 +122,17 @@ class View(Protocol):
     def change_request(self, project_id: str, request_id: str) -> ChangeRequest | None:
         """Return a change request of the project."""
 
-    def owners(self, organisation_id: str) -> int:
-        """Return how many owners the organisation has."""
+    def one_time_token(self, token_hash: str) -> OneTimeToken | None:
+        """Return the invitation or reset with that hash, expired or not."""
+
+    def one_time_tokens(self, member_id: str) -> Sequence[OneTimeToken]:
+        """Return the member's invitation or reset."""
+
+    def has_members(self) -> bool:
+        """Tell whether there is any member in any organisation; nobody becomes the first one meanwhile."""
+
+    def owners(self, organisation_id: str) -> Sequence[Member]:
+        """Return the owners of the organisation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +142,8 @@ class Decision:
     `entity` is what the caller asked about, `target` what the audit names (the entity itself unless given). `save` is
     to be inserted (version 1) or replaced (its version less one), `remove` to be deleted with all that hangs on it.
     With nothing saved and nothing removed the command changed nothing; it is audited all the same when `is_event` (a
-    kill). `signs_out` is the id of a member whose sign-ins end with this transaction.
+    kill). `signs_out` is the id of a member whose sign-ins, but `keeps_sign_in`, end with this transaction. `secret` is
+    the raw text of a new key or one-time token.
     """
 
     action: str
@@ -142,3 +160,4 @@ class Decision:
     secret: str | None = None
     is_event: bool = False
     signs_out: str | None = None
+    keeps_sign_in: str | None = None

@@ -7,13 +7,15 @@ from typing import Any
 from upstream.domain.commands import UNSET, ConfigFields, CreateFlag, UpdateFlag, given
 from upstream.domain.configs import INVALID, applied, fresh_config, missing_segments, usual_serves, verify
 from upstream.domain.diff import changes_between
-from upstream.domain.entities import Change, Entity, Environment, Flag, FlagConfig, FlagType
+from upstream.domain.entities import Entity, Environment, Flag, FlagConfig, FlagKind, FlagType
 from upstream.domain.errors import Problems
 from upstream.domain.facts import Decision, Facts, Notice, View
 from upstream.domain.lookup import check_version, is_changed, live_flag_of, next_version, project_of
+from upstream.domain.merging import FLAG_FIELDS, check_start, merged
 from upstream.domain.naming import TEXT_CHARACTERS, check_name, check_text, choose_key
 from upstream.domain.prerequisites import check_prerequisites, given_prerequisites
 from upstream.domain.serving import Reader
+from upstream.domain.templates import with_template
 from upstream.domain.values import (
     BOOLEAN_VARIATIONS,
     DEFAULTS,
@@ -40,7 +42,7 @@ _SHARED_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _FlagKeys:
+class FlagKeys:
     """The keys that are taken in a project, looked up one by one instead of reading every flag."""
 
     view: View
@@ -55,7 +57,8 @@ def create_flag(command: CreateFlag, view: View, facts: Facts) -> Decision:
     project = project_of(view, facts, command.project)
     environments = view.environments(project.id)
     problems = Problems()
-    key = choose_key(problems, "flag", key=command.key, name=command.name, taken=_FlagKeys(view, project.id))
+    command = with_template(command, problems)
+    key = choose_key(problems, "flag", key=command.key, name=command.name, taken=FlagKeys(view, project.id))
     values = _first_values(command, problems)
     flag = _new_flag(command, project.id, key, values, facts, problems)
     problems.check(INVALID)
@@ -107,7 +110,9 @@ def _new_flag(command: CreateFlag, project_id: str, key: str, values: Values, fa
         key=key,
         type=values.type,
         number_format=values.number_format,
-        tags=_tags(problems, command.tags),
+        kind=FlagKind.RELEASE if command.kind is UNSET else command.kind,
+        tags=checked_tags(problems, command.tags),
+        is_active=command.is_active is not False,
         prerequisites=given_prerequisites(problems, command.prerequisites, key),
         variations=values.variations,
         archived_at=None,
@@ -115,7 +120,7 @@ def _new_flag(command: CreateFlag, project_id: str, key: str, values: Values, fa
         version=1,
         created_at=facts.now_ms,
         updated_at=facts.now_ms,
-        **{name: getattr(command, name) for name in _SHARED_FIELDS if name != "name"},
+        **{name: getattr(command, name) for name in _SHARED_FIELDS if name not in {"name", "kind", "is_active"}},
         name=key if command.name is None else command.name,
     )
     _check_texts(problems, flag)
@@ -157,16 +162,19 @@ def update_flag(command: UpdateFlag, view: View, facts: Facts) -> Decision:
     """Change what a flag is in every environment."""
     project = project_of(view, facts, command.project)
     flag = live_flag_of(view, project, command.flag)
+    check_start(command)
     check_version(flag, command.if_match)
     problems = Problems()
     after = replace(flag, **given(command, *_SHARED_FIELDS))
     if command.tags is not UNSET:
-        after = replace(after, tags=_tags(problems, command.tags))
+        after = replace(after, tags=checked_tags(problems, command.tags))
     if command.prerequisites is not UNSET:
         after = replace(after, prerequisites=given_prerequisites(problems, command.prerequisites, flag.key))
     _check_texts(problems, after)
     after = _with_variations(command, after, problems)
     problems.check(INVALID)
+    after = merged(view, command.base_version, flag, after, FLAG_FIELDS)
+    check_number_format(problems, after.type, after.number_format, after.variations)
     return _decide_update(command, flag, after, view, facts, problems)
 
 
@@ -201,22 +209,21 @@ def _decide_update(  # noqa: PLR0913, PLR0917 - each of them is needed
     facts: Facts,
     problems: Problems,
 ) -> Decision:
-    environments = {environment.id: environment for environment in view.environments(flag.project_id)}
     configs = view.configs(flag.id)
     changes = changes_between(flag, after)
     save: list[Entity] = []
-    warnings: tuple[Notice, ...] = ()
+    lost: dict[str, FlagConfig] = {}
     is_reset = after.type is not flag.type
-    for environment_id, config in configs.items():
-        place = f"environments.{environments[environment_id].key}"
+    for environment in view.environments(flag.project_id):
+        config, place = configs[environment.id], f"environments.{environment.key}"
         usual = _reset(config, after, facts) if is_reset else config
         if is_changed(config, usual):
-            lost = changes_between(config, usual, prefix=place)
-            changes += lost
-            warnings += (_type_change_notice(place, lost),)
+            changes += changes_between(config, usual, prefix=place)
+            lost[environment.key] = config
             save.append(next_version(usual, facts))
         verify(problems, after, usual, path=f"{place}.")
     problems.check(INVALID)
+    warnings = _type_change_notices(flag, after, lost) if is_reset else ()
     if command.prerequisites is not UNSET:
         warnings += check_prerequisites(after, view)
     if is_changed(flag, after):
@@ -238,15 +245,25 @@ def _reset(config: FlagConfig, flag: Flag, facts: Facts) -> FlagConfig:
     return config if not config.enabled else replace(config, enabled=False, enabled_at=facts.now_ms)
 
 
-def _type_change_notice(place: str, lost: tuple[Change, ...]) -> Notice:
-    parts = ", ".join(change.path.rsplit(".", 1)[-1] for change in lost)
-    return Notice(
-        code="type_changed",
-        detail=f"The new type replaced {parts} in {place.removeprefix('environments.')}.",
-    )
+def _type_change_notices(flag: Flag, after: Flag, lost: Mapping[str, FlagConfig]) -> tuple[Notice, ...]:
+    """Say what a new type removed: the variations, and in each environment what hung on them."""
+    keys = ", ".join(repr(variation.key) for variation in flag.variations)
+    details = [f"The type is {after.type} instead of {flag.type}: the variations {keys} are gone."]
+    details += [f"In {environment} {_lost(config)}." for environment, config in lost.items()]
+    return tuple(Notice(code="type_changed", detail=detail) for detail in details)
 
 
-def _tags(problems: Problems, tags: Sequence[str]) -> tuple[str, ...]:
+def _lost(config: FlagConfig) -> str:
+    units = sum(len(target.units) for target in config.targets)
+    counts = {"rules": len(config.rules), "targets": units}
+    parts = [f"{what} ({count})" for what, count in counts.items() if count]
+    parts += [f"the {form} of the fallthrough" for form in ("split", "ramp") if form in config.fallthrough]
+    removed = f"the new type removed {', '.join(parts)}" if parts else "the new type's default is served"
+    return f"{removed}; the flag is switched off there" if config.enabled else removed
+
+
+def checked_tags(problems: Problems, tags: Sequence[str]) -> tuple[str, ...]:
+    """Return tags, each once, after noting what is wrong with them."""
     if len(tags) > MAX_TAGS:
         problems.add("tags", f"A flag has at most {MAX_TAGS} tags.")
     for index, tag in enumerate(tags):

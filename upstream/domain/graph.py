@@ -44,7 +44,12 @@ def chain_through(start: str, edges: Edges) -> int:
     for node, targets in edges.items():
         for target in targets:
             backwards[target] = (*backwards.get(target, ()), node)
-    return _longest(start, edges.get) + _longest(start, backwards.get) - 1
+    return chain_from(start, edges) + _longest(start, backwards.get) - 1
+
+
+def chain_from(start: str, edges: Edges) -> int:
+    """Return the number of nodes on the longest chain that begins with `start`."""
+    return _longest(start, edges.get)
 
 
 def _longest(start: str, following: Callable[[str], tuple[str, ...] | None]) -> int:

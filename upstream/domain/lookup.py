@@ -6,13 +6,13 @@ from typing import TypeVar
 
 from relay.protocol.hashing import canonical
 from upstream.domain.diff import document
-from upstream.domain.entities import Credential, Environment, Flag, FlagConfig, Member, Project, Segment
+from upstream.domain.entities import Credential, Environment, Flag, FlagConfig, Member, Organisation, Project, Segment
 from upstream.domain.errors import Kind, Rejected, not_found
 from upstream.domain.facts import Facts, View
 from upstream.domain.permissions import reaches
 
 _SHOWN = 10
-Edited = TypeVar("Edited", Member, Project, Environment, Flag, FlagConfig, Segment, Credential)
+Edited = TypeVar("Edited", Organisation, Member, Project, Environment, Flag, FlagConfig, Segment, Credential)
 
 
 def project_of(view: View, facts: Facts, reference: str) -> Project:

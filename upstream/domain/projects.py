@@ -1,25 +1,21 @@
-"""Decides about organisations, projects and environments."""
+"""Decides about projects, and the environments that come with a new one."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from upstream.domain.commands import (
-    CreateEnvironment,
-    CreateOrganisation,
     CreateProject,
-    DeleteEnvironment,
     DeleteProject,
     NewEnvironment,
-    UpdateEnvironment,
     UpdateProject,
     given,
 )
-from upstream.domain.configs import fresh_config
 from upstream.domain.diff import changes_between
-from upstream.domain.entities import Environment, Organisation, Project
+from upstream.domain.entities import Environment, Project
+from upstream.domain.environments import MAX_ENVIRONMENTS, new_environment
 from upstream.domain.errors import Kind, Problems, Rejected
 from upstream.domain.facts import Decision, Facts, View
-from upstream.domain.lookup import check_version, environment_of, is_changed, next_version, project_of
+from upstream.domain.lookup import check_version, is_changed, next_version, project_of
 from upstream.domain.naming import TEXT_CHARACTERS, check_name, check_text, choose_key
 
 USUAL_ENVIRONMENTS = (
@@ -27,27 +23,8 @@ USUAL_ENVIRONMENTS = (
     NewEnvironment(key="staging", name="Staging"),
     NewEnvironment(key="production", name="Production", critical=True),
 )
-MAX_ENVIRONMENTS = 100
-_SECRET_BYTES = 32
 _INVALID = "The project cannot be used as it is."
-_INVALID_ENVIRONMENT = "The environment cannot be used as it is."
 _MAX_LIMIT = 1 << 53
-
-
-def create_organisation(command: CreateOrganisation, view: View, facts: Facts) -> Decision:  # noqa: ARG001 - every decider has the same signature
-    """Found a tenant."""
-    problems = Problems()
-    check_name(problems, "name", command.name)
-    problems.check("The organisation cannot be used as it is.")
-    organisation = Organisation(
-        id=facts.new_id(),
-        name=command.name,
-        version=1,
-        created_at=facts.now_ms,
-        updated_at=facts.now_ms,
-    )
-    changes = changes_between(None, organisation)
-    return Decision(action="organisation.created", entity=organisation, save=(organisation,), changes=changes)
 
 
 def create_project(command: CreateProject, view: View, facts: Facts) -> Decision:
@@ -105,32 +82,9 @@ def _new_environments(
     for index, new in enumerate(wanted):
         path = f"environments[{index}]"
         key = choose_key(problems, "environment", key=new.key, name=new.name, taken=made, path=f"{path}.key")
-        made[key] = _environment(project, key, new.name, index, new.critical, facts)
+        made[key] = new_environment(project, key, new.name, index, new.critical, facts)
         check_name(problems, f"{path}.name", made[key].name)
     return list(made.values())
-
-
-def _environment(  # noqa: PLR0913, PLR0917 - each of them is needed
-    project: Project,
-    key: str,
-    name: str | None,
-    sort: int,
-    critical: bool,  # noqa: FBT001 - a field of the entity
-    facts: Facts,
-) -> Environment:
-    return Environment(
-        id=facts.new_id(),
-        project_id=project.id,
-        key=key,
-        name=key if name is None else name,
-        sort=sort,
-        critical=critical,
-        stream_secret=facts.entropy.token(_SECRET_BYTES).hex(),
-        secure_mode_secret=facts.entropy.token(_SECRET_BYTES).hex(),
-        version=1,
-        created_at=facts.now_ms,
-        updated_at=facts.now_ms,
-    )
 
 
 def update_project(command: UpdateProject, view: View, facts: Facts) -> Decision:
@@ -161,69 +115,4 @@ def delete_project(command: DeleteProject, view: View, facts: Facts) -> Decision
         remove=(*view.environments(project.id), project),
         changes=changes_between(project, None),
         project_id=project.id,
-    )
-
-
-def create_environment(command: CreateEnvironment, view: View, facts: Facts) -> Decision:
-    """Add an environment in which every flag is there and switched off."""
-    project = project_of(view, facts, command.project)
-    others = view.environments(project.id)
-    problems = Problems()
-    if len(others) >= MAX_ENVIRONMENTS:
-        problems.add("key", f"A project has at most {MAX_ENVIRONMENTS} environments.")
-    taken = {other.key for other in others}
-    key = choose_key(problems, "environment", key=command.key, name=command.name, taken=taken)
-    sort = max((other.sort for other in others), default=-1) + 1 if command.sort is None else command.sort
-    environment = _environment(project, key, command.name, sort, command.critical, facts)
-    _check_environment(problems, environment)
-    problems.check(_INVALID_ENVIRONMENT)
-    configs = tuple(fresh_config(flag, environment, facts) for flag in view.flags(project.id))
-    return Decision(
-        action="environment.created",
-        entity=environment,
-        save=(environment, *configs),
-        changes=changes_between(None, environment),
-        project_id=project.id,
-        environment_id=environment.id,
-    )
-
-
-def _check_environment(problems: Problems, environment: Environment) -> None:
-    check_name(problems, "name", environment.name)
-    if not -(1 << 31) <= environment.sort < 1 << 31:
-        problems.add("sort", "This must be a whole number of at most 32 bits.")
-
-
-def update_environment(command: UpdateEnvironment, view: View, facts: Facts) -> Decision:
-    """Change an environment's name, place or mark."""
-    project = project_of(view, facts, command.project)
-    environment = environment_of(view, project, command.environment)
-    check_version(environment, command.if_match)
-    after = replace(environment, **given(command, "name", "sort", "critical"))
-    problems = Problems()
-    _check_environment(problems, after)
-    problems.check(_INVALID_ENVIRONMENT)
-    saved = next_version(after, facts) if is_changed(environment, after) else None
-    return Decision(
-        action="environment.updated",
-        entity=saved or environment,
-        save=(saved,) if saved else (),
-        changes=changes_between(environment, after),
-        project_id=project.id,
-        environment_id=environment.id,
-    )
-
-
-def delete_environment(command: DeleteEnvironment, view: View, facts: Facts) -> Decision:
-    """Delete an environment with its configs and keys."""
-    project = project_of(view, facts, command.project)
-    environment = environment_of(view, project, command.environment)
-    check_version(environment, command.if_match)
-    return Decision(
-        action="environment.deleted",
-        entity=environment,
-        remove=(environment,),
-        changes=changes_between(environment, None),
-        project_id=project.id,
-        environment_id=environment.id,
     )

@@ -16,6 +16,7 @@ from upstream.domain.errors import Problems
 from upstream.domain.facts import Decision, Facts, Notice, View
 from upstream.domain.graph import chain_through, cycle_from, segment_edges, segment_users
 from upstream.domain.lookup import check_version, forced_or_free, is_changed, next_version, project_of, segment_of
+from upstream.domain.merging import SEGMENT_FIELDS, check_start, merged
 from upstream.domain.naming import TEXT_CHARACTERS, check_name, check_text, choose_key
 from upstream.domain.serving import unit_list
 from upstream.domain.snapshot import segment_object
@@ -57,6 +58,7 @@ def update_segment(command: UpdateSegment, view: View, facts: Facts) -> Decision
     """Change a segment."""
     project = project_of(view, facts, command.project)
     segment = segment_of(view, project, command.segment)
+    check_start(command)
     check_version(segment, command.if_match)
     problems = Problems()
     after = replace(segment, **given(command, "name", "description"))
@@ -66,6 +68,8 @@ def update_segment(command: UpdateSegment, view: View, facts: Facts) -> Decision
         after = replace(after, exclude=unit_list(problems, "exclude", command.exclude))
     if command.when is not UNSET:
         after = replace(after, when=_condition(problems, command.when))
+    problems.check(INVALID)
+    after = merged(view, command.base_version, segment, after, SEGMENT_FIELDS)
     warnings = _check(problems, after, view.segments(project.id))
     changes = changes_between(segment, after)
     saved = next_version(after, facts) if is_changed(segment, after) else None

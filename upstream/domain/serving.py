@@ -49,19 +49,19 @@ class Reader:
         self._only(path, raw, {form, "experiment"} if form == "split" else {form})
         match form:
             case "split":
-                split = self._split(f"{path}.split", raw["split"])
+                split = self.split(f"{path}.split", raw["split"])
                 if raw.get("experiment") is None:
                     return {"split": split}
                 return {"split": split, "experiment": self._text(path, raw, "experiment", "")}
             case "ramp":
-                return {"ramp": self._ramp(f"{path}.ramp", raw["ramp"])}
+                return {"ramp": self.ramp(f"{path}.ramp", raw["ramp"])}
             case _:
                 return {"variation": self._variation(path, raw, "variation", "value")}
 
     def rules(self, path: str, raw: Any) -> tuple[Rule, ...]:
         """Return a list of rules in its stored form; rules without an id get one."""
         entries = self._list(path, raw, MAX_RULES)
-        rules = [self._rule(f"{path}[{index}]", entry) for index, entry in enumerate(entries)]
+        rules = [self.rule(f"{path}[{index}]", entry) for index, entry in enumerate(entries)]
         seen: set[str] = set()
         for index, rule in enumerate(rules):
             if rule.id in seen:
@@ -86,7 +86,8 @@ class Reader:
                 units.setdefault(variation, {})[unit] = None
         return tuple(Target(variation=variation, units=tuple(listed)) for variation, listed in units.items())
 
-    def _rule(self, path: str, raw: Any) -> Rule:
+    def rule(self, path: str, raw: Any) -> Rule:
+        """Return one rule in its stored form; without an id it gets one."""
         if not isinstance(raw, Mapping):
             self._problems.add(path, "A rule is an object with `when` and `serve`.")
             return Rule(id=self._facts.new_id(), when={}, serve={})
@@ -111,7 +112,8 @@ class Reader:
             is_active=is_active is True,
         )
 
-    def _split(self, path: str, raw: Any) -> JsonObject:
+    def split(self, path: str, raw: Any) -> JsonObject:
+        """Return what stands in a split in its stored form."""
         if not isinstance(raw, Mapping):
             self._problems.add(path, 'A split is an object with `weights`: [["on", 25000], ["off", 75000]].')
             return {}
@@ -139,7 +141,8 @@ class Reader:
             return "", 0
         return variation, self._integer(path, weight, 0, BUCKETS)
 
-    def _ramp(self, path: str, raw: Any) -> JsonObject:
+    def ramp(self, path: str, raw: Any) -> JsonObject:
+        """Return what stands in a ramp in its stored form."""
         if not isinstance(raw, Mapping):
             self._problems.add(path, "A ramp is an object with `to`, `else`, `increment` and `every_s`.")
             return {}

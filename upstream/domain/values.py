@@ -162,17 +162,21 @@ def given_variations(
     if not entries:
         problems.add("variations", "A flag has at least one variation.")
     for index, entry in enumerate(entries):
-        path = f"variations[{index}]"
-        if not isinstance(entry, Mapping) or "value" not in entry:
-            problems.add(path, "A variation is an object with a `value`, and optionally `key` and `name`.")
-            continue
-        for member in entry.keys() - {"key", "value", "name"}:
-            problems.add(f"{path}.{member}", "A variation has only `key`, `value` and `name`.")
-        if problem := value_problem(flag_type, entry["value"], declared):
-            problems.add(f"{path}.value", problem)
-        texts = {member: _text(problems, f"{path}.{member}", entry.get(member)) for member in ("key", "name")}
-        values.add(path, value=entry["value"], **texts)
+        added_variation(values, problems, f"variations[{index}]", entry)
     return values
+
+
+def added_variation(values: Values, problems: Problems, path: str, entry: Any) -> None:
+    """Read one variation of a request, `{key?, value, name?}`, into `values`."""
+    if not isinstance(entry, Mapping) or "value" not in entry:
+        problems.add(path, "A variation is an object with a `value`, and optionally `key` and `name`.")
+        return
+    for member in entry.keys() - {"key", "value", "name"}:
+        problems.add(f"{path}.{member}", "A variation has only `key`, `value` and `name`.")
+    if problem := value_problem(values.type, entry["value"], values.number_format):
+        problems.add(f"{path}.value", problem)
+    texts = {member: _text(problems, f"{path}.{member}", entry.get(member)) for member in ("key", "name")}
+    values.add(path, value=entry["value"], **texts)
 
 
 def _text(problems: Problems, path: str, value: Any) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, Text, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, Text, and_, func, not_, or_, select
 
 from upstream.domain.entities import (
     AuditEntry,
@@ -69,15 +69,20 @@ class FlagRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagFilter:
-    """Which flags of a project. `archived` None = both; `enabled` needs `environment_id`."""
+    """Which flags of a project. `archived` None = both; `enabled` needs `environment_id`.
+
+    All of `tags` must be there. `expired_at` is the time at which to look, and `expired` which side of it.
+    """
 
     archived: bool | None = False
     type: FlagType | None = None
     kind: FlagKind | None = None
-    tag: str | None = None
+    tags: Sequence[str] = ()
     owner: str | None = None
     environment_id: str | None = None
     enabled: bool | None = None
+    expired: bool | None = None
+    expired_at: int = 0
 
 
 SORTS: Mapping[type, tuple[str, ...]] = {
@@ -157,9 +162,11 @@ def _flag_conditions(project_id: str, wanted: FlagFilter) -> list[ColumnElement[
         where.append(flags.c.archived_at.is_not(None) if wanted.archived else flags.c.archived_at.is_(None))
     same = {flags.c.type: wanted.type, flags.c.kind: wanted.kind, flags.c.owner: wanted.owner}
     where += [column == value for column, value in same.items() if value is not None]
-    if wanted.tag is not None:
-        # Tags are canonical JSON text: a tag stands in it exactly as its own JSON.
-        where.append(flags.c.tags.cast(Text).contains(tables.json_text(wanted.tag), autoescape=True))
+    # Tags are canonical JSON text: a tag stands in it exactly as its own JSON.
+    where += [flags.c.tags.cast(Text).contains(tables.json_text(tag), autoescape=True) for tag in wanted.tags]
+    if wanted.expired is not None:
+        is_expired = and_(flags.c.expires_at.is_not(None), flags.c.expires_at <= wanted.expired_at)
+        where.append(is_expired if wanted.expired else not_(is_expired))
     if wanted.environment_id is not None and wanted.enabled is not None:
         chosen = select(configs.c.flag_id).where(
             configs.c.environment_id == wanted.environment_id,
@@ -181,24 +188,39 @@ def get_credential(connection: Connection, organisation_id: str, credential_id: 
     return StoredView(connection).credential(organisation_id, credential_id)
 
 
-def list_credentials(  # noqa: PLR0913 - each of them is needed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialFilter:
+    """Which keys and tokens of an organisation. `project_id` is one that they are for by name."""
+
+    kinds: Collection[CredentialKind] | None = None
+    project_id: str | None = None
+    environment_id: str | None = None
+    include_revoked: bool = False
+
+
+def list_credentials(
     connection: Connection,
     organisation_id: str,
     query: Query,
+    wanted: CredentialFilter,
     *,
-    kinds: Collection[CredentialKind] | None = None,
-    environment_id: str | None = None,
-    alive: bool = True,
+    visible: Collection[str] | None = None,
 ) -> Page[Credential]:
-    """Return a page of the organisation's keys and tokens; revoked ones only where `alive` is false."""
+    """Return a page of the organisation's keys and tokens; with `visible`, of those that reach no other projects."""
     table = tables.credentials
     where: list[ColumnElement[bool]] = [table.c.organisation_id == organisation_id]
-    if kinds is not None:
-        where.append(table.c.kind.in_([str(kind) for kind in kinds]))
-    if environment_id is not None:
-        where.append(table.c.environment_id == environment_id)
-    if alive:
+    if wanted.kinds is not None:
+        where.append(table.c.kind.in_([str(kind) for kind in wanted.kinds]))
+    if wanted.project_id is not None:
+        # Canonical JSON text, as tags are.
+        where.append(table.c.projects.cast(Text).contains(tables.json_text(wanted.project_id), autoescape=True))
+    if wanted.environment_id is not None:
+        where.append(table.c.environment_id == wanted.environment_id)
+    if not wanted.include_revoked:
         where.append(table.c.revoked_at.is_(None))
+    if visible is not None:
+        limited = find_all(connection, Credential, *where, table.c.projects.is_not(None))
+        where.append(table.c.id.in_([each.id for each in limited if set(visible).issuperset(each.projects or ())]))
     return _page(connection, Credential, where, query, (table.c.name, table.c.hint))
 
 

@@ -116,7 +116,6 @@ one_time_tokens = Table(
     Column("created_by", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
-    Column("used_at", BigInteger),
     Index("ix_one_time_tokens_member", "member_id"),
 )
 

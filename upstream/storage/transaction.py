@@ -59,7 +59,9 @@ def carry_out(connection: Connection, command: Command, facts: Facts) -> Committ
     effective = [each for each in decisions if each.save or each.remove or each.is_event]
     if not effective:
         return Committed(tuple(decisions))
-    revisions = publish(connection, still_there(connection, drafts), facts.now_ms)
+    if len(decisions) > 1:
+        drafts = still_there(connection, drafts)
+    revisions = publish(connection, drafts, facts.now_ms)
     audits = tuple(_audit_entry(each, facts, revisions) for each in effective)
     connection.execute(insert(tables.audit), [values_of(entry) for entry in audits])
     for decision, entry in zip(effective, audits, strict=True):
@@ -71,7 +73,7 @@ def _write(connection: Connection, decision: Decision, facts: Facts) -> None:
     save(connection, decision.save)
     remove(connection, decision.remove)
     if decision.signs_out is not None:
-        _sign_out(connection, decision.signs_out, facts.now_ms)
+        _sign_out(connection, decision.signs_out, facts.now_ms, but=decision.keeps_sign_in)
 
 
 def expire_credentials(connection: Connection, now_ms: int) -> dict[str, int]:
@@ -80,10 +82,10 @@ def expire_credentials(connection: Connection, now_ms: int) -> dict[str, int]:
     return publish(connection, drafts, now_ms)
 
 
-def _sign_out(connection: Connection, member_id: str, now_ms: int) -> None:
-    """End every sign-in of a member: none of their tokens is valid any more."""
+def _sign_out(connection: Connection, member_id: str, now_ms: int, *, but: str | None) -> None:
+    """End every sign-in of a member except `but`: none of their tokens is valid any more."""
     table = tables.refresh_tokens
-    theirs = (table.c.member_id == member_id, table.c.revoked_at.is_(None))
+    theirs = (table.c.member_id == member_id, table.c.revoked_at.is_(None), table.c.family != (but or ""))
     connection.execute(update(table).where(*theirs).values(revoked_at=now_ms))
 
 

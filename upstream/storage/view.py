@@ -12,6 +12,8 @@ from upstream.domain.entities import (
     Flag,
     FlagConfig,
     Member,
+    OneTimeToken,
+    Organisation,
     Project,
     Role,
     Schedule,
@@ -28,11 +30,25 @@ def named(table: Table, reference: str) -> ColumnElement[bool]:
     return table.c.id == reference.lower() if is_id(reference) else table.c.key == reference
 
 
+def has_members(connection: Connection) -> bool:
+    """Tell whether there is any member in any organisation, just now."""
+    return connection.execute(select(tables.members.c.id).limit(1)).first() is not None
+
+
 class StoredView:
     """Implements `upstream.domain.facts.View`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def organisation(self, organisation_id: str) -> Organisation | None:
+        """Return an organisation."""
+        return one(self._connection, Organisation, id=organisation_id)
+
+    def first_organisation(self) -> Organisation | None:
+        """Return the oldest organisation."""
+        found = find_all(self._connection, Organisation, order=tables.organisations.c.created_at)
+        return found[0] if found else None
 
     def project(self, organisation_id: str, reference: str) -> Project | None:
         """Return a project of the organisation."""
@@ -117,9 +133,23 @@ class StoredView:
         """Return a change request of the project."""
         return one(self._connection, ChangeRequest, project_id=project_id, id=request_id.lower())
 
-    def owners(self, organisation_id: str) -> int:
-        """Return how many owners the organisation has."""
-        return len(every(self._connection, Member, organisation_id=organisation_id, role=Role.OWNER))
+    def one_time_token(self, token_hash: str) -> OneTimeToken | None:
+        """Return the invitation or reset with that hash, expired or not."""
+        return one(self._connection, OneTimeToken, hash=token_hash)
+
+    def one_time_tokens(self, member_id: str) -> Sequence[OneTimeToken]:
+        """Return the member's invitation or reset."""
+        return every(self._connection, OneTimeToken, member_id=member_id)
+
+    def has_members(self) -> bool:
+        """Tell whether there is any member in any organisation; nobody becomes the first one meanwhile."""
+        # Two processes on PostgreSQL could both find nobody; whoever has this row's lock is alone.
+        self._connection.execute(select(tables.lineage.c.id).with_for_update())
+        return has_members(self._connection)
+
+    def owners(self, organisation_id: str) -> Sequence[Member]:
+        """Return the owners of the organisation."""
+        return every(self._connection, Member, organisation_id=organisation_id, role=Role.OWNER)
 
 
 def _by(reference: str) -> dict[str, str]:
