@@ -29,12 +29,7 @@ from upstream.first_start import RELAY_KEY_FILE, Owner
 from upstream.launcher import GaveUp
 from upstream.settings import UpstreamSettings, load
 
-app = typer.Typer(
-    name="halyard",
-    help="Feature flags in two services: an upstream authority and a relay beside your application.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = console.new_program()
 upstream_app = typer.Typer(
     help="The authority: projects, flags, keys, audit and the change stream.", no_args_is_help=True
 )

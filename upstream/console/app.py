@@ -35,10 +35,29 @@ _GROUPS = {
 }
 
 
+_VERBS = (signing_in, switching, audit, transfer, stale, explaining)
+
+
+def names() -> set[str]:
+    """Return the first words of all of these commands."""
+    verbs = {each.name for module in _VERBS for each in module.app.registered_commands if each.name is not None}
+    return verbs | _GROUPS.keys()
+
+
+def new_program() -> typer.Typer:
+    """Return `halyard` without any command."""
+    return typer.Typer(
+        name="halyard",
+        help="Feature flags in two services: an upstream authority and a relay beside your application.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+
+
 def add_to(halyard: typer.Typer) -> None:
     """Add them."""
     flags.app.add_typer(history.app)
-    for verbs in (signing_in, switching, audit, transfer, stale, explaining):
-        halyard.add_typer(verbs.app)
+    for module in _VERBS:
+        halyard.add_typer(module.app)
     for name, resource in _GROUPS.items():
         halyard.add_typer(resource.app, name=name, rich_help_panel=_RESOURCES)

@@ -1,13 +1,13 @@
 """`halyard audit`: who did what, and following it as it happens."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import orjson
 import typer
 
-from upstream.console import completion
+from upstream.console import completion, words
 from upstream.console.command import EVERY_DAY, command
 from upstream.console.failures import Exit, Failed
 from upstream.console.moments import moment, shown
@@ -19,6 +19,7 @@ app = typer.Typer()
 
 POLL_S = 2.0
 _USUAL_ROWS = 30
+_SHOWN_PATHS = 4
 
 
 def _target(row: Mapping[str, Any]) -> str:
@@ -27,9 +28,21 @@ def _target(row: Mapping[str, Any]) -> str:
 
 
 def _changed(row: Mapping[str, Any]) -> str | None:
+    """Return what changed, in short; nothing for what is new or gone, of which everything changed."""
+    found: Sequence[Mapping[str, Any]] = (
+        () if row["action"].endswith((".created", ".deleted")) else row["changes"] or ()
+    )
+    paths = [each["path"] for each in found]
+    changed = _single(found[0]) if len(found) == 1 else ", ".join(paths[:_SHOWN_PATHS])
+    more = f" and {len(paths) - _SHOWN_PATHS} more" if len(paths) > _SHOWN_PATHS else ""
     reason = f"“{row['reason']}”" if row["reason"] else ""
-    changed = ", ".join(each["path"] for each in row["changes"] or ())
-    return " ".join(part for part in (changed, reason) if part) or None
+    return " ".join(part for part in (changed + more, reason) if part) or None
+
+
+def _single(change: Mapping[str, Any]) -> str:
+    if isinstance(change["before"], bool) and isinstance(change["after"], bool):
+        return f"{change['path']}: {words.value(change['before'])} → {words.value(change['after'])}"
+    return str(change["path"])
 
 
 COLUMNS = (

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import typer
 from rich.text import Text
 
 from upstream.console import words
-from upstream.console.output import Output, console, plain
+from upstream.console.output import Output, console, fields, plain
 
 _SHOWN = 200
 _IN_WORDS = {"fallthrough": words.serve, "serve": words.serve, "when": words.condition}
@@ -64,19 +65,23 @@ def show(changes: Sequence[Mapping[str, Any]], indent: str = "  ") -> None:
         console().print(Text(indent + plain(line), style=styles[line[0]]), soft_wrap=True)
 
 
+def show_beside(changes: Sequence[Mapping[str, Any]]) -> None:
+    """Print differences on stderr, for somebody who is asked whether they want them."""
+    for line in lines(changes):
+        typer.echo(f"  {plain(line)}", err=True)
+
+
 def show_preview(out: Output, body: Mapping[str, Any]) -> None:
     """Print what a dry run answered."""
     if out.as_json:
         out.document(body)
         return
-    if not body["changes"]:
-        out.text("Nothing would change.")
-    else:
+    if body["changes"]:
         out.text("This would change (nothing was changed yet):")
         show(body["changes"])
-    named = {name: keys for name, keys in body.get("affected", {}).items() if keys}
-    for name, keys in named.items():
-        out.text(f"{name}: {plain(', '.join(keys))}")
+        fields([(f"  {name}", keys) for name, keys in body["affected"].items()])
+    else:
+        out.text("Nothing would change.")
     warn(out, body)
 
 

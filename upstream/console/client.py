@@ -135,8 +135,9 @@ class Client:
         except TimeoutError:
             raise Failed(Exit.UNAVAILABLE, f"{self.url} did not answer within {self.timeout_s:.0f} s.") from None
         except (aiohttp.ClientError, OSError) as error:
-            sentence = f"{self.url} cannot be reached: {error}. Is it the right --url, and does the upstream run?"
-            raise Failed(Exit.UNAVAILABLE, sentence) from None
+            reason = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None
+            sentence = f"{self.url} cannot be reached: {reason or error or type(error).__name__}."
+            raise Failed(Exit.UNAVAILABLE, f"{sentence} Is it the right --url, and does the upstream run?") from None
         except ValueError as error:
             raise Failed(Exit.USAGE, f"This cannot be sent to {self.url}: {error}.") from None
 

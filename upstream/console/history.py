@@ -13,9 +13,9 @@ from upstream.console import changes, completion
 from upstream.console.asking import confirm
 from upstream.console.command import command
 from upstream.console.moments import shown
-from upstream.console.options import FlagName, Limit, given
+from upstream.console.options import FlagName, Limit, Reason, given
 from upstream.console.output import Column
-from upstream.console.session import AtProject, Writing
+from upstream.console.session import AtProject, Editing
 from upstream.console.writes import carry_out
 
 app = typer.Typer()
@@ -33,14 +33,9 @@ Inside = Annotated[
 ]
 
 
-def _actor(row: Mapping[str, Any]) -> Any:
-    actor = row.get("actor") or {}
-    return actor.get("name") if isinstance(actor, dict) else actor
-
-
-def _changed(row: Mapping[str, Any]) -> Any:
-    found = row.get("changes")
-    return None if found is None else ", ".join(each["path"] for each in found)
+def _actor(row: Mapping[str, Any]) -> str | None:
+    """Return who made a version; nobody is known of those from before versions were kept."""
+    return None if row["actor"] is None else row["actor"]["name"]
 
 
 _COLUMNS = (
@@ -48,7 +43,8 @@ _COLUMNS = (
     Column("at (UTC)", lambda row: shown(row["at"])),
     Column("by", _actor),
     Column("action", "action"),
-    Column("changed", _changed),
+    Column("changed", "changed"),
+    Column("reason", "reason"),
 )
 
 
@@ -81,17 +77,18 @@ async def compare_versions(
 @command(app, "revert")
 async def revert_flag(
     at: AtProject,
-    how: Writing,
+    how: Editing,
     flag: FlagName,
     version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The version to go back to.")],
     inside: Inside = None,
+    reason: Reason = None,
 ) -> None:
     """Make a flag as it was at an earlier version; the versions since are kept."""
     where = "everywhere" if inside is None else f"in {inside}"
     question = f"Make {flag} as it was at version {version} {where}?"
     confirm(question, is_agreed=how.yes or how.is_harmless)
     path = at.path("flags", flag, ":revert")
-    body = given(version=version, environment=inside)
+    body = given(version=version, environment=inside, reason=reason)
     await carry_out(
         at,
         how,

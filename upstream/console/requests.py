@@ -10,9 +10,9 @@ from upstream.console.asking import confirm
 from upstream.console.command import command, group
 from upstream.console.moments import shown
 from upstream.console.options import USUAL_ROWS, Limit, given
-from upstream.console.output import Column, fields, heading
+from upstream.console.output import Column, fields, heading, plain
 from upstream.console.schedules import what
-from upstream.console.session import AtProject, Trying
+from upstream.console.session import Applying, AtProject, Reviewing, Trying
 from upstream.console.writes import carry_out
 
 app = group("Change requests: what somebody proposes and somebody else reviews; `--propose` makes them.")
@@ -21,8 +21,8 @@ RequestId = Annotated[str, typer.Argument(metavar="ID", help="Its id.")]
 Comment = Annotated[str | None, typer.Option("--comment", "-m", metavar="TEXT", help="What is to be said about it.")]
 
 
-def _author(row: Mapping[str, Any]) -> Any:
-    return (row.get("author") or {}).get("name")
+def _author(row: Mapping[str, Any]) -> str:
+    return str(row["author"]["name"])
 
 
 _COLUMNS = (
@@ -66,15 +66,12 @@ async def show_request(at: AtProject, request: RequestId) -> None:
         ]
     )
     heading("changes")
-    changes.show((found.get("preview") or {}).get("changes") or ())
-    reviews = found.get("reviews") or ()
-    if reviews:
+    changes.show(found["preview"]["changes"])
+    if found["reviews"]:
         heading("reviews")
-    for review in reviews:
-        by = review.get("by") or {}
-        name = by.get("name") if isinstance(by, dict) else by
-        comment = f": {review['comment']}" if review.get("comment") else ""
-        at.out.text(f"  {review['verdict']} by {name}, {shown(review.get('at'))}{comment}")
+    for review in found["reviews"]:
+        comment = f": {review['comment']}" if review["comment"] else ""
+        at.out.text(plain(f"  {review['verdict']} by {review['by']['name']}, {shown(review['at'])}{comment}"))
 
 
 async def _verb(at: AtProject, how: Trying, request: str, verb: str, done: str, comment: str | None) -> None:
@@ -83,27 +80,33 @@ async def _verb(at: AtProject, how: Trying, request: str, verb: str, done: str, 
 
 
 @command(app, "approve")
-async def approve_request(at: AtProject, how: Trying, request: RequestId, comment: Comment = None) -> None:
-    """Approve what somebody else proposes; `apply` carries it out."""
+async def approve_request(at: AtProject, how: Reviewing, request: RequestId, comment: Comment = None) -> None:
+    """Approve what somebody else proposes, after looking at it; `apply` carries it out."""
+    if not (how.yes or how.is_harmless):
+        found = await at.get(at.path("change-requests", request))
+        changes.show_beside(found["preview"]["changes"])
+        confirm(f"Approve {plain(found['title'])!r} by {plain(_author(found))}?", is_agreed=False)
+        # What is approved is what was shown.
+        how.if_version = found["version"] if how.if_version is None else how.if_version
     await _verb(at, how, request, "approve", "Approved", comment)
 
 
 @command(app, "reject")
-async def reject_request(at: AtProject, how: Trying, request: RequestId, comment: Comment = None) -> None:
+async def reject_request(at: AtProject, how: Reviewing, request: RequestId, comment: Comment = None) -> None:
     """Reject what somebody else proposes."""
     await _verb(at, how, request, "reject", "Rejected", comment)
 
 
 @command(app, "apply")
-async def apply_request(at: AtProject, how: Trying, request: RequestId, comment: Comment = None) -> None:
-    """Carry out an approved change request."""
+async def apply_request(at: AtProject, how: Applying, request: RequestId, comment: Comment = None) -> None:
+    """Carry out an approved change request, now or with --at later."""
     found = await at.get(at.path("change-requests", request))
-    confirm(f"Apply {found['title']!r}?", is_agreed=how.yes or how.is_harmless)
+    confirm(f"Apply {plain(found['title'])!r}?", is_agreed=how.yes or how.is_harmless)
     await _verb(at, how, request, "apply", "Applied", comment)
 
 
 @command(app, "withdraw")
-async def withdraw_request(at: AtProject, how: Trying, request: RequestId, comment: Comment = None) -> None:
+async def withdraw_request(at: AtProject, how: Reviewing, request: RequestId, comment: Comment = None) -> None:
     """Take back what one has proposed."""
     confirm(f"Withdraw the change request {request}?", is_agreed=how.yes or how.is_harmless)
     await _verb(at, how, request, "withdraw", "Withdrew", comment)

@@ -1,5 +1,6 @@
 """`halyard schedules`: changes that wait for their time."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -16,20 +17,16 @@ from upstream.console.writes import carry_out
 app = group("Schedules: changes that wait for their time; `--at` makes them.")
 
 
-def _actor(row: Mapping[str, Any]) -> Any:
-    return (row.get("actor") or {}).get("name")
-
-
 def what(row: Mapping[str, Any]) -> str:
-    """Return what commands do, by their names."""
-    return ", ".join(str(each.get("command") or each.get("type") or each) for each in row.get("commands") or ())
+    """Return what commands do, by their names: `ToggleFlag` is `toggle flag`."""
+    return ", ".join(re.sub(r"(?<!^)(?=[A-Z])", " ", each["command"]).lower() for each in row["commands"])
 
 
 _COLUMNS = (
     Column("id", "id"),
     Column("at (UTC)", lambda row: shown(row["run_at"])),
     Column("status", "status"),
-    Column("by", _actor),
+    Column("by", lambda row: row["actor"]["name"]),
     Column("what", what),
 )
 

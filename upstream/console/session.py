@@ -117,10 +117,31 @@ class Trying:
 
 
 @dataclass(kw_only=True)
-class Writing(Trying):
-    """How to change something in a project."""
+class Reviewing(Trying):
+    """How to judge something that somebody else may be changing."""
+
+    if_version: IfVersion = None
+
+    def headers(self) -> dict[str, str]:
+        """Return what of this goes into a request's headers."""
+        return _expecting(self.if_version)
+
+
+@dataclass(kw_only=True)
+class Applying(Trying):
+    """How to do something that can wait."""
 
     at: At = None
+
+    def query(self) -> dict[str, Any]:
+        """Return what of this goes into a request's query."""
+        return {**super().query(), "schedule_at": None if self.at is None else moment("--at", self.at)}
+
+
+@dataclass(kw_only=True)
+class Writing(Applying):
+    """How to change something in a project."""
+
     propose: Propose = None
     propose_to: ProposeTo = None
 
@@ -130,9 +151,7 @@ class Writing(Trying):
         given = [name for name, value in ways.items() if value is not None]
         if len(given) > 1:
             raise Failed(Exit.USAGE, f"{' and '.join(given)} exclude each other.")
-        when = None if self.at is None else moment("--at", self.at)
-        asked = {"schedule_at": when, "propose": self.propose, "propose_to": self.propose_to}
-        return {**super().query(), **{name: value for name, value in asked.items() if value is not None}}
+        return {**super().query(), "propose": self.propose, "propose_to": self.propose_to}
 
     @property
     def is_harmless(self) -> bool:
@@ -148,7 +167,11 @@ class Editing(Writing):
 
     def headers(self) -> dict[str, str]:
         """Return what of this goes into a request's headers."""
-        return {} if self.if_version is None else {"If-Match": f'"v{self.if_version}"'}
+        return _expecting(self.if_version)
+
+
+def _expecting(version: int | None) -> dict[str, str]:
+    return {} if version is None else {"If-Match": f'"v{version}"'}
 
 
 @dataclass(kw_only=True)

@@ -26,7 +26,7 @@ async def show_stale(at: AtProject, limit: int) -> None:
 
 
 def _reasons(row: Mapping[str, Any]) -> str:
-    return "; ".join(str(each.get("detail", each)) if isinstance(each, dict) else str(each) for each in row["reasons"])
+    return "; ".join(f"{each['reason'].replace('_', ' ')} since {each['since'][:10]}" for each in row["stale"])
 
 
 _COLUMNS = (

@@ -115,10 +115,9 @@ async def promote(
 
 
 async def _show_and_ask(at: AtProject, path: str, body: Mapping[str, Any], question: str, how: Editing) -> None:
-    """Show what a promotion would change, on stderr's side of things, and go on only with a yes."""
+    """Show what a promotion would change, and go on only with a yes."""
     tried = await at.client.call("POST", path, body, query=Trying(dry_run=True).query(), headers=how.headers())
-    for line in changes.lines(tried.body["changes"]):
-        typer.echo(f"  {line}", err=True)
+    changes.show_beside(tried.body["changes"])
     changes.warn(at.out, tried.body)
     if not tried.body["changes"]:
         raise Failed(Exit.DONE, "There is no difference: nothing to promote.")
