@@ -30,7 +30,7 @@ def _target(row: Mapping[str, Any]) -> str:
 def _changed(row: Mapping[str, Any]) -> str | None:
     """Return what changed, in short; nothing for what is new or gone, of which everything changed."""
     found: Sequence[Mapping[str, Any]] = (
-        () if row["action"].endswith((".created", ".deleted")) else row["changes"] or ()
+        () if row["action"].endswith((".created", ".copied", ".cloned", ".deleted")) else row["changes"] or ()
     )
     paths = [each["path"] for each in found]
     changed = _single(found[0]) if len(found) == 1 else ", ".join(paths[:_SHOWN_PATHS])

@@ -1,6 +1,6 @@
 """What changed, or would change, line by line: `-` as it was, `+` as it is then."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -11,7 +11,11 @@ from upstream.console.output import Output, console, fields, plain
 
 _SHOWN = 200
 _IN_WORDS = {"fallthrough": words.serve, "serve": words.serve, "when": words.condition}
-_LISTS = {"rules": words.rule, "targets": words.target}
+_LISTS: Mapping[str, Callable[[Any], str]] = {
+    "rules": words.rule,
+    "targets": words.target,
+    "weights": words.share,
+}
 
 
 def lines(changes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -31,8 +35,8 @@ def lines(changes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _listed(path: str, name: str, before: Sequence[Any], after: Sequence[Any]) -> Iterator[str]:
     """Yield which entries went and which came; the order alone, where it is only that."""
-    show = _LISTS.get(name, words.value)
-    left, right = [_entry(show, each) for each in before], [_entry(show, each) for each in after]
+    show = _LISTS.get(name, _entry)
+    left, right = [_short(show(each)) for each in before], [_short(show(each)) for each in after]
     gone = [f"- {path}[{index}]: {text}" for index, text in enumerate(left, 1) if text not in right]
     came = [f"+ {path}[{index}]: {text}" for index, text in enumerate(right, 1) if text not in left]
     if gone or came:
@@ -44,10 +48,8 @@ def _listed(path: str, name: str, before: Sequence[Any], after: Sequence[Any]) -
         yield f"~ {path}: changed in what is not shown here; --json has it"
 
 
-def _entry(show: Any, found: Any) -> str:
-    return _short(
-        show(found) if isinstance(found, Mapping) else found if isinstance(found, str) else words.value(found)
-    )
+def _entry(found: Any) -> str:
+    return found if isinstance(found, str) else words.value(found)
 
 
 def _word(name: str, found: Any) -> str:

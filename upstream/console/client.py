@@ -4,6 +4,7 @@ Follows no redirect and sends a token nowhere but to the URL that it belongs to.
 every way to get none, is raised as `Failed` with its exit status.
 """
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -135,8 +136,7 @@ class Client:
         except TimeoutError:
             raise Failed(Exit.UNAVAILABLE, f"{self.url} did not answer within {self.timeout_s:.0f} s.") from None
         except (aiohttp.ClientError, OSError) as error:
-            reason = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None
-            sentence = f"{self.url} cannot be reached: {reason or error or type(error).__name__}."
+            sentence = f"{self.url} cannot be reached: {_reason(error)}."
             raise Failed(Exit.UNAVAILABLE, f"{sentence} Is it the right --url, and does the upstream run?") from None
         except ValueError as error:
             raise Failed(Exit.USAGE, f"This cannot be sent to {self.url}: {error}.") from None
@@ -163,6 +163,15 @@ class Client:
                 sentence = f"Your sign-in at {self.url} has ended. Sign in again with: halyard login"
                 raise Failed(Exit.FORBIDDEN, sentence, answer)
             raise refused(status, answer, self.url)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a connection failed: as the system says it, where it does."""
+    inner = getattr(error, "os_error", error)
+    number = getattr(inner, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    return getattr(inner, "strerror", None) or str(error) or type(error).__name__
 
 
 def path_of(*parts: str) -> str:

@@ -59,6 +59,6 @@ def refused(status: int, body: Any, url: str) -> Failed:
             sentence += " Sign in with: halyard login"
         case 404, "not_found":
             sentence = f"{url} does not know this request: it may be an older Halyard than this command line."
-        case 412, _ if body.get("current", {}).get("version") is not None:
-            sentence += f" It is at version {body['current']['version']} now; look at it, and try again with that."
+        case 412, _:
+            sentence += " Look at it again before you change it."
     return Failed(exit_status, sentence, body)

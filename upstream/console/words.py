@@ -1,6 +1,6 @@
 """Serves, conditions and rules of flags in words; values as compact JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -61,11 +61,15 @@ def serve(found: Any) -> str:
         return str(found["variation"])
     if "split" in found:
         split = found["split"]
-        shares = ", ".join(f"{percentage(weight)} {variation}" for variation, weight in split["weights"] if weight)
-        return shares + _by(split)
+        return ", ".join(share(each) for each in split["weights"] if each[1]) + _by(split)
     if "ramp" in found:
         return _ramp(found["ramp"])
     return value(found)
+
+
+def share(weight: Sequence[Any]) -> str:
+    """Return one part of a split: its variation and buckets."""
+    return f"{percentage(weight[1])} {weight[0]}"
 
 
 def _ramp(ramp: Mapping[str, Any]) -> str:
