@@ -3,7 +3,8 @@
 `execute` runs one command in one transaction (entities, audit entry, revisions, change log), then wakes the streams
 of the environments that it touched. A command is refused with `upstream.domain.errors.Rejected` and leaves nothing;
 `upstream.storage.database.Unavailable` means that the database could not take it now. Once the transaction has
-committed the wake-up is sent even if the caller has gone away.
+committed the wake-up is sent even if the caller has gone away. A write that may be repeated keeps its outcome in the
+same transaction (`Once`).
 """
 
 import logging
@@ -26,6 +27,7 @@ from upstream.storage.database import Database
 from upstream.storage.edge import Delivery, Taken, take
 from upstream.storage.events import FORGOTTEN_AT_ONCE, forget_batches, forget_events
 from upstream.storage.history import DAY_MS, compact, forget_idempotency
+from upstream.storage.idempotency import UNANSWERED, Claim, claim, keep
 from upstream.storage.transaction import Committed, carry_out, expire_credentials
 from upstream.storage.view import StoredView
 
@@ -38,6 +40,10 @@ class SystemEntropy:
     def token(self, size: int) -> bytes:
         """Return `size` random bytes."""
         return secrets.token_bytes(size)
+
+
+def _nobody() -> None:
+    """Stand for whoever seals the audit log where nobody does."""
 
 
 class Waker(Protocol):
@@ -65,6 +71,17 @@ class Outcome:
     warnings: tuple[Notice, ...] = ()
     audit_id: str | None = None
     secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A write that has its effect once, however often it comes.
+
+    What `keeping` makes of what was done is kept under the claimed key, in the transaction of the write.
+    """
+
+    claim: Claim
+    keeping: Callable[[Outcome], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +116,48 @@ def outcome_of(done: Committed) -> Outcome:
 
 
 class Authority:
-    """Executes commands. `entropy` is the system's randomness, or a seeded one in tests."""
+    """Executes commands. `entropy` is the system's randomness, or a seeded one in tests.
 
-    def __init__(self, database: Database, clock: Clock, entropy: Entropy, notifier: Waker) -> None:
+    `on_audited` is called on the event loop after each commit that wrote to the audit log.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        entropy: Entropy,
+        notifier: Waker,
+        on_audited: Callable[[], None] = _nobody,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._entropy = entropy
         self._notifier = notifier
+        self._on_audited = on_audited
         self._steady = SteadyClock(clock)
 
-    async def execute(self, command: Command, actor: Actor) -> Outcome:
-        """Carry out `command` for `actor`.
+    async def execute(self, command: Command, actor: Actor, once: Once | None = None) -> Outcome:
+        """Carry out `command` for `actor`; with `once`, keep the outcome for when it comes again.
 
         Raises:
             Rejected: the command was refused; nothing changed.
+            KeyTaken: it was carried out under the same key before; nothing changed.
             Unavailable: the database cannot take it now; nothing changed.
         """
-        return outcome_of(await self._database.write(self._work(command, actor), self._wake))
+        work = self._work(command, actor)
+        return outcome_of(await self._database.write(work if once is None else self._kept(work, once), self._wake))
+
+    def _kept(self, work: Callable[[Connection], Committed], once: Once) -> Callable[[Connection], Committed]:
+        now_ms = self._clock.wall_ms()
+
+        def carry_and_keep(connection: Connection) -> Committed:
+            # Claimed first: what the same request did elsewhere must not make this one be refused.
+            claim(connection, once.claim, now_ms)
+            done = work(connection)
+            keep(connection, once.claim, status=UNANSWERED, response=once.keeping(outcome_of(done)))
+            return done
+
+        return carry_and_keep
 
     async def preview(self, command: Command, actor: Actor) -> Preview:
         """Find out what `command` would do: everything is carried out and taken back again.
@@ -186,6 +228,8 @@ class Authority:
 
     def _wake(self, done: Committed) -> None:
         self._wake_all(done.revisions)
+        if done.audits:
+            self._on_audited()
         for decision in done.decisions:
             for entity in (*decision.save, *decision.remove):
                 if isinstance(entity, Environment):

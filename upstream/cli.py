@@ -1,7 +1,8 @@
 """`halyard`: the command line of the upstream, and of both services together.
 
-Reads flags, prints, and returns exit statuses: 0 after an orderly stop, 1 when a service could not be kept running, 2
-when settings, port or directory cannot be used. What the commands do is elsewhere.
+Reads flags, prints, and returns exit statuses: 0 after an orderly stop, 1 when a service could not be kept running or
+the audit log is not as it was sealed, 2 when settings, port or directory cannot be used. What the commands do is
+elsewhere.
 """
 
 import asyncio
@@ -22,9 +23,10 @@ from relay.settings import RelaySettings
 from relay.settings_example import render
 from relay.settings_reader import Source
 from relay.version import VERSION
-from upstream import up
+from upstream import up, verification
 from upstream.console import app as console
 from upstream.data_dir import write_private
+from upstream.domain.audit_chain import parse_mark
 from upstream.first_start import RELAY_KEY_FILE, Owner
 from upstream.launcher import GaveUp
 from upstream.settings import UpstreamSettings, load
@@ -34,7 +36,9 @@ upstream_app = typer.Typer(
     help="The authority: projects, flags, keys, audit and the change stream.", no_args_is_help=True
 )
 config_app = typer.Typer(help="Settings of both services.", no_args_is_help=True)
+audit_app = typer.Typer(help="The audit log as it lies in the database.", no_args_is_help=True)
 app.add_typer(upstream_app, name="upstream")
+upstream_app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 console.add_to(app)
 
@@ -147,6 +151,35 @@ def serve(
         await process.run(settings)
 
     _run(authority, uvloop.new_event_loop)
+
+
+@audit_app.command("verify")
+def verify_audit(
+    config: Config = None,
+    data_dir: DataDir = None,
+    organisation: Annotated[
+        str | None, typer.Option(metavar="ID|NAME", help="Only this organisation's log; by default every one.")
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(metavar="NUMBER:HASH", help="A mark that was noted before and must still be there.")
+    ] = None,
+) -> None:
+    """Tell whether the audit log is as it was sealed; exit status 1 when it is not."""
+    overrides = {} if data_dir is None else {"upstream.data.dir": ("--data-dir", data_dir)}
+    found: list[verification.Verified] = []
+
+    async def verified() -> None:
+        try:
+            mark = None if expect is None else parse_mark(expect)
+        except ValueError as error:
+            raise BadSettings([f"--expect: {error}"]) from error
+        found.extend(await verification.verify(load(Source(config, os.environ, overrides)), organisation, mark))
+
+    _run(verified, asyncio.new_event_loop)
+    for each in found:
+        _say("\n".join(verification.lines_of(each)))
+    if not all(each.report.is_intact for each in found):
+        raise typer.Exit(1)
 
 
 @config_app.command("example")

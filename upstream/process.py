@@ -33,6 +33,7 @@ from upstream.authority import Authority, SystemEntropy
 from upstream.first_start import setup_token
 from upstream.ingest import StoredCounts, StoredIntake
 from upstream.notifier import Feed, Notifier, StoredHistory
+from upstream.sealing import Sealer
 from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database, Unavailable
 
@@ -65,7 +66,8 @@ class Upstream:
         self._heartbeat = Heartbeat(clock)
         self._supervisor = Supervisor(clock, self._metrics.task_failures.add)
         notifier = Notifier()
-        self._authority = Authority(database, clock, SystemEntropy(), notifier)
+        self._sealer = Sealer(database, clock)
+        self._authority = Authority(database, clock, SystemEntropy(), notifier, self._sealer.wake)
         window = settings.window
         self._store = Store(
             clock,
@@ -110,6 +112,7 @@ class Upstream:
         start("publisher", self._services.streams.run_publisher)
         start("stream timers", self._services.streams.run_timers)
         start("counters", self._counters.run)
+        start("audit seals", self._sealer.run)
         start("housekeeping", self._keep_house)
         await self.server.start()
         # What was loaded until now lives as long as the process; a collection need not look at it.

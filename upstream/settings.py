@@ -73,6 +73,19 @@ class Auth(Group):
     )
 
 
+class RateLimits(Group):
+    """`[upstream.rate_limits]`: requests to the management API a minute; each process counts for itself."""
+
+    reads: int = Field(default=6_000, ge=0, description="Reads a minute of one token or person; 0 for no limit.")
+    writes: int = Field(default=1_200, ge=0, description="Writes a minute of one token or person; 0 for no limit.")
+    unauthenticated: int = Field(
+        default=600, ge=0, description="Requests a minute without a valid credential from one address; 0 for no limit."
+    )
+    remembered: int = Field(
+        default=10_000, ge=1, description="Most tokens and people, and most addresses, that are counted at a time."
+    )
+
+
 class Retention(Group):
     """`[upstream.retention]`: how long history is kept beyond the current state."""
 
@@ -106,6 +119,7 @@ class UpstreamSettings(Group):
     data: Data = Data()
     database: Database = Database()
     auth: Auth = Auth()
+    rate_limits: RateLimits = RateLimits()
     retention: Retention = Retention()
     window: UpstreamWindow = UpstreamWindow()
     metrics: Metrics = Metrics()

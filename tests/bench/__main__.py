@@ -6,6 +6,8 @@
                  answering the same bytes with `return 200` (both pinned to core 0, the load to core 1)
     change       a flag toggled through the API -> the relay answers the new value, and an open client stream has its
                  patch: times of 200 toggles, one at a time
+    writes       flags toggled through the API per second on SQLite with synchronous=FULL, over one keep-alive
+                 connection and over eight, beside bare commits of one row on the same disk
     intake       durable `track` calls of one event each from 64 connections
 
 What cannot run here (no wrk, no nginx) is left out with the reason printed. Results are written as JSON to the file
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.engine import bench_engine
+from tests.bench.writes import bench_writes
 from tests.faults.pair import Pair
 from tests.stack import free_port, until
 
@@ -191,7 +194,7 @@ async def bench_intake(pair: Pair) -> Figures:
 
 
 ENGINE = "engine"
-BENCHES = {"evaluation": bench_evaluation, "change": bench_change, "intake": bench_intake}
+BENCHES = {"evaluation": bench_evaluation, "change": bench_change, "writes": bench_writes, "intake": bench_intake}
 
 
 def commit() -> str:

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from tests.stack import Json, Process, Running, new_session, until
 
+# What is tried or measured here must not wait for the limit of one client.
+UNLIMITED = {"HALYARD_UPSTREAM_RATE_LIMITS__WRITES": "0", "HALYARD_UPSTREAM_RATE_LIMITS__READS": "0"}
 FAST_FORWARDING = {"HALYARD_RELAY_EVENTS__FLUSH_S": "0.5"}
 
 
@@ -39,6 +41,7 @@ class Pair(Running):
     def start_upstream(self) -> None:
         self.upstream_process = self.start(
             "halyard", "upstream", "serve", "--data-dir", str(self.data_dir), "--port", str(self.upstream_port),
+            env=UNLIMITED,
         )  # fmt: skip
 
     def start_relay(self, upstream_url: str | None = None) -> None:

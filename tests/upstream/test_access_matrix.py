@@ -120,6 +120,7 @@ NEEDED: dict[str, Needed] = {
     "GET /projects/{p}/events": READ,
     "GET /projects/{p}/audit": Action.AUDIT_READ,
     "GET /audit": Action.AUDIT_READ,
+    "GET /audit:verify": Action.AUDIT_READ,
     "GET /keys": Action.KEYS_READ,
     "POST /keys": Action.KEYS_WRITE,
     "GET /keys/{id}": Action.KEYS_READ,
@@ -139,6 +140,9 @@ NEEDED: dict[str, Needed] = {
     "POST /ingest": frozenset({Kind.RELAY, Kind.SERVER}),
     "POST /changes": frozenset({Kind.RELAY}),
 }
+
+# What is about all projects at once, so that nobody who is limited to some can be shown a part of it.
+OF_THE_WHOLE = {"GET /audit:verify"}
 
 # What stands in a path: things of Acme's project `shop`. Others (`{id}`) are found by the resource that they belong to.
 NAMES = {"p": "shop", "e": "production", "f": "checkout", "s": "testers"}
@@ -433,7 +437,7 @@ async def test_whoever_is_limited_to_another_project(world: World, stage: Stage,
     for route in stage.routes:
         if who.refusal(route.needed) is not None:
             await refused(caller, route, route.path)
-        elif route.is_in_project:
+        elif route.is_in_project or str(route) in OF_THE_WHOLE:
             assert (await refused(caller, route, route.path, "wrong_project")).status == 403
         elif route.is_of_one:
             assert (await refused(caller, route, route.path)).status == 404, str(route)

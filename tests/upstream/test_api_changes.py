@@ -106,7 +106,7 @@ async def test_a_kill_is_carried_out_for_the_token_at_the_relay(edge: Edge) -> N
     assert await edge.state() == (False, 1)
     (entry,) = (await edge.world.api.shown(AUDIT))["data"]
     assert entry["actor"] == {"type": "token", "id": edge.token_id, "name": "on call"}
-    assert (entry["via"], entry["reason"]) == ("relay", "fire")
+    assert (entry["via"], entry["reason"], entry["address"]) == ("relay", "fire", "192.0.2.1")
     assert entry["edge_at"] == edge.change().at
     assert entry["request_id"] == reply.headers["x-request-id"]
     wakes = cast("Wakes", edge.world.authority._notifier)

@@ -178,6 +178,6 @@ def test_the_audit_log_is_newest_first_and_filtered(rig: Rig) -> None:
     assert actions(project_id=shop, after=now_ms) == ["flag.toggled"]
     assert actions(before=now_ms, action="flag.created") == ["flag.created"]
     assert actions(environment_id=production) == ["flag.toggled"]
-    assert actions(actor_id="nobody") == []
+    assert actions(actor="nobody") == []
     assert actions(visible={shop}) == everything[:3]
     assert actions(visible=set()) == []

@@ -80,7 +80,12 @@ class Accounts:
         hashed = await self._passwords.hash(owner.password)
         command = Found(organisation=owner.organisation, email=owner.email, name=owner.name, password_hash=hashed)
         founder = Actor(
-            type="system", id=None, name="setup", organisation_id="", request_id=scope["state"].get("request_id")
+            type="system",
+            id=None,
+            name="setup",
+            organisation_id="",
+            request_id=scope["state"].get("request_id"),
+            address=address,
         )
         member = _member(await do(command, founder))
         try:

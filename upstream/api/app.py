@@ -13,6 +13,7 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse, Response
+from starlette.middleware.exceptions import ExceptionMiddleware
 
 from relay.clock import Clock
 from relay.metrics import RelayMetrics
@@ -46,8 +47,11 @@ from upstream.api.answers import Json
 from upstream.api.authenticator import Authenticator
 from upstream.api.docs_page import page
 from upstream.api.document import describe
+from upstream.api.idempotency import Idempotency
+from upstream.api.limited import Limited
 from upstream.api.passwords import Passwords
-from upstream.api.rate_limit import AttemptLimit
+from upstream.api.paths import PREFIX
+from upstream.api.rate_limit import AttemptLimit, RequestLimits
 from upstream.api.refusals import RefusalLog
 from upstream.api.services import Services
 from upstream.api.sign_in import SignIn
@@ -55,7 +59,6 @@ from upstream.authority import Authority
 from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database
 
-PREFIX: Final = "/api/v2"
 _FLAGS: Final = (
     flag_templates,
     flag_bulk,
@@ -167,6 +170,7 @@ def connected(
             refresh_lifetime_s=settings.auth.refresh_token_s,
         ),
         accounts=Accounts(database=database, passwords=passwords, attempts=attempts, setup=setup),
+        requests=RequestLimits(clock, settings.rate_limits),
     )
 
 
@@ -188,6 +192,10 @@ def _assembled(services: Services, metrics_of: RelayMetrics, routers: Sequence[A
         app.include_router(router)
     _add_document(app)
     errors.install(app)
+    # Each stands around those before it.
+    app.add_middleware(Idempotency)
+    app.add_middleware(Limited)
+    app.add_middleware(ExceptionMiddleware, handlers=app.exception_handlers)
     app.add_middleware(Guard, limits=services.limits, metrics=metrics_of)
     return app
 

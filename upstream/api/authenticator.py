@@ -30,6 +30,9 @@ _USES_REMEMBERED: Final = 10_000
 _CHALLENGE: Final[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="halyard"'}
 _SHOWN_CHARACTERS: Final = 4
 
+# What speaks this API on behalf of people says so in the header Halyard-Client.
+_SAID_DOORS: Final = ("dashboard", "mcp", "cli")
+
 SignInId: TypeAlias = str
 
 
@@ -103,7 +106,7 @@ class Authenticator:
             scopes=frozenset(found.scopes),
             projects=None if found.projects is None else frozenset(found.projects),
             expires_at=found.expires_at,
-            request_id=scope["state"].get("request_id"),
+            **_circumstances(scope),
         )
 
     async def _note_use(self, credential: Credential) -> None:
@@ -158,7 +161,6 @@ def _signed_in(connection: Connection, claims: Claims) -> Member | None:
 
 def member_actor(member: Member, scope: Scope) -> Actor:
     """Return a person as the one who asks."""
-    state: dict[str, Any] = scope["state"]
     return Actor(
         type="member",
         id=member.id,
@@ -166,5 +168,22 @@ def member_actor(member: Member, scope: Scope) -> Actor:
         organisation_id=member.organisation_id,
         role=member.role,
         projects=None if member.projects is None else frozenset(member.projects),
-        request_id=state.get("request_id"),
+        **_circumstances(scope),
     )
+
+
+def _circumstances(scope: Scope) -> dict[str, Any]:
+    """Return what the audit keeps of the request itself."""
+    return {"request_id": scope["state"].get("request_id"), "address": client_address(scope), "via": _door(scope)}
+
+
+def client_address(scope: Scope) -> str | None:
+    """Return the network address that a request came from; a trusted proxy's word for it is in the scope already."""
+    client = scope.get("client")
+    return client[0] if client else None
+
+
+def _door(scope: Scope) -> str:
+    """Return the door that the client says it is; it is a hint for readers of the audit, and opens nothing."""
+    said = header(scope, b"halyard-client")
+    return next((door for door in _SAID_DOORS if said == door.encode()), "api")

@@ -94,7 +94,7 @@ class JsonBody(Generic[M]):
             Problem: 400, 408, 413, 415 or 422, with everything that is wrong.
         """
         limits = services_of(request).limits
-        raw = await read_body(request.scope, request.receive, limits.flag_bytes, limits.body_s)
+        raw = await raw_body(request)
         if not raw and not self.is_required:
             return checked(self.model, {})
         _check_media_type(request.headers.get("content-type"))
@@ -103,6 +103,20 @@ class JsonBody(Generic[M]):
         except strict_json.BadJson as error:
             raise Problem(400, "malformed_json", f"The body is not valid JSON: {error}.") from None
         return checked(self.model, value)
+
+
+async def raw_body(request: Request) -> bytes:
+    """Return the body as it came; read once, however often it is asked for.
+
+    Raises:
+        Problem: 408, 413 or 415.
+    """
+    state = request.scope["state"]
+    if "raw_body" not in state:
+        limits = services_of(request).limits
+        state["raw_body"] = await read_body(request.scope, request.receive, limits.flag_bytes, limits.body_s)
+    raw: bytes = state["raw_body"]
+    return raw
 
 
 def _check_media_type(content_type: str | None) -> None:

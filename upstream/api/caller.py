@@ -11,7 +11,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from relay.errors import Problem
-from upstream.api.authenticator import SignInId, member_actor
+from relay.serve.guard import Scope
+from upstream.api.authenticator import SignInId, client_address, member_actor
 from upstream.api.services import services_of
 from upstream.domain.entities import Member
 from upstream.domain.permissions import Action, Actor, may
@@ -32,7 +33,22 @@ async def signed_in(request: Request) -> Actor:
     Raises:
         Problem: 401 without a valid credential, 403 for one that does not open the management API.
     """
-    return await services_of(request).authenticator.authenticate(request.scope)
+    caller = await caller_of(request.scope)
+    if isinstance(caller, Problem):
+        raise caller
+    return caller
+
+
+async def caller_of(scope: Scope) -> Actor | Problem:
+    """Return whoever sent the request, or with what they are refused; found out once a request."""
+    state = scope["state"]
+    if "caller" not in state:
+        try:
+            state["caller"] = await scope["app"].state.services.authenticator.authenticate(scope)
+        except Problem as problem:
+            state["caller"] = problem
+    found: Actor | Problem = state["caller"]
+    return found
 
 
 async def person(request: Request) -> Person:
@@ -47,7 +63,7 @@ async def person(request: Request) -> Person:
 
 def address_of(request: Request) -> str:
     """Return where a request comes from, by which attempts are limited."""
-    return request.client.host if request.client is not None else ""
+    return client_address(request.scope) or ""
 
 
 def permitted(action: Action) -> Callable[[Request], Awaitable[Actor]]:

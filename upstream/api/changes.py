@@ -14,6 +14,8 @@ from relay.clock import rfc3339
 from relay.protocol.edge import EdgeChange, Kill
 from relay.protocol.keys import Kind
 from relay.serve.access import Access, Grant
+from relay.serve.guard import Scope
+from upstream.api.authenticator import client_address
 from upstream.api.body import Body, JsonBody, Moment
 from upstream.api.services import Served
 from upstream.storage.edge import Delivery
@@ -54,7 +56,7 @@ class ChangeBody(Body):
     ops: list[KillOp] = Field(min_length=1, max_length=MAX_OPS)
     origin: OriginBody
 
-    def delivery(self, credential_id: str, request_id: str | None) -> Delivery:
+    def delivery(self, credential_id: str, scope: Scope) -> Delivery:
         """Return it as the authority takes it."""
         change = EdgeChange(
             idempotency_key=self.idempotency_key,
@@ -63,7 +65,13 @@ class ChangeBody(Body):
             at=rfc3339(self.origin.at),
             credential=self.origin.credential,
         )
-        return Delivery(change=change, proof=self.origin.proof, credential_id=credential_id, request_id=request_id)
+        return Delivery(
+            change=change,
+            proof=self.origin.proof,
+            credential_id=credential_id,
+            request_id=scope["state"].get("request_id"),
+            address=client_address(scope),
+        )
 
 
 def router(access: Access) -> APIRouter:
@@ -80,8 +88,7 @@ def router(access: Access) -> APIRouter:
         body: Annotated[ChangeBody, Depends(JsonBody(ChangeBody))],
         services: Served,
     ) -> dict[str, Any]:
-        delivery = body.delivery(grant.credential.id, request.scope["state"].get("request_id"))
-        taken = await services.authority.take_from_edge(delivery)
+        taken = await services.authority.take_from_edge(body.delivery(grant.credential.id, request.scope))
         return {"epoch": taken.epoch, "revisions": taken.answer.revisions, "superseded": taken.answer.superseded}
 
     return routes

@@ -13,12 +13,25 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 from pydantic.json_schema import models_json_schema
 
+from upstream.api.attempts import MAX_CHARACTERS
 from upstream.api.body import Body, JsonBody
+from upstream.api.paths import takes_idempotency_key
 
 OPEN_PATHS: Final = ("/api/v2/auth/login", "/api/v2/auth/refresh", "/api/v2/auth/accept", "/api/v2/auth/setup")
 """What takes no credential: it is how one is got."""
 
 _REF: Final = "#/components/schemas/{model}"
+
+_IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_CHARACTERS, "pattern": "^[ -~]+$"},
+    "description": (
+        "A random text, best a UUID, that names this write: sent again with it, the write has no further effect and is"
+        " answered as the first time, with `Idempotent-Replayed: true`. Kept for a day for each caller."
+    ),
+}
 
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -43,6 +56,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
         )
         _add_bodies(document, app)
+        _add_idempotency(document)
         _add_errors(document)
         _add_security(document)
         app.openapi_schema = document
@@ -75,6 +89,13 @@ def _readers(dependant: Dependant) -> Iterator[JsonBody[Any]]:
         yield dependant.call
     for inner in dependant.dependencies:
         yield from _readers(inner)
+
+
+def _add_idempotency(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if takes_idempotency_key(method.upper(), path):
+                operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
 
 
 def _add_errors(document: dict[str, Any]) -> None:

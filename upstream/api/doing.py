@@ -1,20 +1,21 @@
 """How a write is carried out: at once, or only tried (`?dry_run=1`), the same for every route.
 
 A route that changes something takes `doing: Doing` and awaits `doing(command, actor)`. Where the caller asked for
-something else than the change, that call does not return: it raises `Diverted` with the answer.
+something else than the change, that call does not return: it raises `Diverted` with the answer. With an
+Idempotency-Key, effect and outcome are stored in one transaction; so a request carries out one command, or one batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Response
+from fastapi import Depends, Query, Request, Response
 
 from upstream.api.answers import Json
+from upstream.api.idempotency import attempt_of, request_hash
 from upstream.api.services import Served, Services
+from upstream.api.shapes import shown_changes
 from upstream.authority import Outcome, Preview
 from upstream.domain.commands import Command
-from upstream.domain.entities import Change
 from upstream.domain.permissions import Actor
 
 
@@ -30,6 +31,7 @@ class Diverted(Exception):
 class Performance:
     """What one request wants done with its command."""
 
+    request: Request
     services: Services
     is_dry_run: bool
 
@@ -39,21 +41,29 @@ class Performance:
         Raises:
             Diverted: the caller wants to see what would happen.
             Rejected: the command is refused; nothing changed.
+            KeyTaken: another process has carried it out under the same Idempotency-Key; nothing changed.
             Unavailable: the database cannot take it now; nothing changed.
         """
         if self.is_dry_run:
             raise Diverted(Json(previewed(await self.services.authority.preview(command, actor))))
-        return await self.services.authority.execute(command, actor)
+        attempt = attempt_of(self.request.scope)
+        if attempt is None:
+            return await self.services.authority.execute(command, actor)
+        if attempt.outcome is not None:
+            # Done by an earlier request that was not answered.
+            return attempt.outcome
+        return await self.services.authority.execute(command, actor, attempt.once(await request_hash(self.request)))
 
 
 def asked_performance(
+    request: Request,
     services: Served,
     dry_run: Annotated[  # noqa: FBT002 - a query parameter
         bool, Query(description="Answer with what would change and who would feel it, and change nothing.")
     ] = False,
 ) -> Performance:
     """Return what the request wants."""
-    return Performance(services, dry_run)
+    return Performance(request, services, dry_run)
 
 
 Doing = Annotated[Performance, Depends(asked_performance)]
@@ -68,8 +78,3 @@ def previewed(preview: Preview) -> dict[str, Any]:
         "warnings": outcome.warnings,
         "affected": asdict(preview.affected),
     }
-
-
-def shown_changes(changes: Sequence[Change]) -> list[dict[str, Any]]:
-    """Return differences as answers show them."""
-    return [{"path": each.path, "before": each.before, "after": each.after} for each in changes]

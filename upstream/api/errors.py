@@ -15,11 +15,13 @@ from starlette.exceptions import HTTPException
 
 from relay.errors import Problem
 from relay.serve.problems import render, unavailable
+from upstream.api.attempts import in_use
 from upstream.api.doing import Diverted
 from upstream.api.etags import etag
 from upstream.api.shapes import shape
 from upstream.domain.errors import Kind, Rejected
 from upstream.storage.database import Unavailable
+from upstream.storage.errors import KeyTaken
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(Rejected, _on_rejected)
     app.add_exception_handler(Unavailable, _on_unavailable)
+    app.add_exception_handler(KeyTaken, _on_key_taken)
     app.add_exception_handler(RequestValidationError, _on_bad_parameters)
     app.add_exception_handler(HTTPException, _on_router)
 
@@ -84,6 +87,10 @@ async def _on_unavailable(request: Request, error: Exception) -> Response:
     logger.warning("database unavailable: %s", error, extra={"request_id": request.state.request_id})
     detail = "The database cannot take this now; nothing was changed. Try again."
     return answer(unavailable("database_unavailable", detail, _RETRY_AFTER_S), request)
+
+
+async def _on_key_taken(request: Request, _taken: Exception) -> Response:
+    return answer(in_use(), request)
 
 
 async def _on_bad_parameters(request: Request, error: Exception) -> Response:

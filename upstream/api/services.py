@@ -3,15 +3,17 @@
 Routes find it on the app's state; nothing here is global, so two apps in one process never share anything.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from relay.clock import Clock
 from upstream.api.accounts import Accounts
+from upstream.api.attempts import Running
 from upstream.api.authenticator import Authenticator
 from upstream.api.passwords import Passwords
+from upstream.api.rate_limit import RequestLimits
 from upstream.api.sign_in import SignIn
 from upstream.authority import Authority
 from upstream.settings import Auth, UpstreamLimits
@@ -31,6 +33,8 @@ class Services:
     passwords: Passwords
     sign_in: SignIn
     accounts: Accounts
+    requests: RequestLimits
+    running: Running = field(default_factory=Running)
 
 
 def services_of(request: Request) -> Services:

@@ -3,12 +3,14 @@
 The names are the API's promise; that they mostly equal the entities' fields is convenience, so each is written out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from relay.clock import rfc3339
+from upstream.domain.diff import patch_of
 from upstream.domain.entities import (
     AuditEntry,
+    Change,
     Credential,
     Entity,
     Environment,
@@ -189,13 +191,20 @@ def audit_entry(entity: AuditEntry) -> Shape:
         "target": {"type": entity.target_type, "id": entity.target_id, "key": entity.target_key},
         "project_id": entity.project_id,
         "environment_id": entity.environment_id,
-        "changes": entity.changes,
+        "changes": shown_changes(entity.changes),
+        "patch": patch_of(entity.changes),
         "reason": entity.reason,
         "edge_at": _time(entity.edge_at),
         "request_id": entity.request_id,
         "via": entity.via,
+        "address": entity.address,
         "revisions": entity.revisions,
     }
+
+
+def shown_changes(changes: Sequence[Change]) -> list[Shape]:
+    """Return differences as answers show them."""
+    return [{"path": each.path, "before": each.before, "after": each.after} for each in changes]
 
 
 _BY_KIND: Final[Mapping[type, Callable[[Any], Shape]]] = {

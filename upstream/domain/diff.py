@@ -4,6 +4,7 @@ Compares two entities as people know them: bookkeeping (versions, times) and sec
 left out. Objects are compared member by member, lists as a whole.
 """
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -45,17 +46,41 @@ def document(entity: Entity) -> dict[str, Json]:
 
 
 def changes_between(before: Entity | None, after: Entity | None, prefix: str = "") -> tuple[Change, ...]:
-    """Return the differences of an entity; None on one side = it was created or deleted."""
+    """Return the differences of an entity; None on one side = it was created or deleted.
+
+    `prefix` says where the entity stands in what is shown: `MEMBER` or `MEMBER.KEY`; the key may have dots itself.
+    """
     left = document(before) if before is not None else {}
     right = document(after) if after is not None else {}
     found: list[Change] = []
-    _compare(prefix, left, right, found)
+    _compare(tuple(prefix.split(".", 1)) if prefix else (), left, right, found)
     return tuple(found)
 
 
-def _compare(path: str, before: Any, after: Any, found: list[Change]) -> None:
+def _compare(path: tuple[str, ...], before: Any, after: Any, found: list[Change]) -> None:
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted(before.keys() | after.keys()):
-            _compare(f"{path}.{name}" if path else name, before.get(name), after.get(name), found)
+            _compare((*path, name), before.get(name), after.get(name), found)
     elif orjson.dumps(before, option=orjson.OPT_SORT_KEYS) != orjson.dumps(after, option=orjson.OPT_SORT_KEYS):
-        found.append(Change(path=path, before=before, after=after))
+        found.append(Change(path=".".join(path), before=before, after=after, pointer=_pointer(path)))
+
+
+def _pointer(path: Sequence[str]) -> str:
+    """Return the RFC 6901 JSON pointer of a path."""
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def patch_of(changes: Sequence[Change]) -> list[dict[str, Json]]:
+    """Return differences as an RFC 6902 JSON patch, from what was before to what is after.
+
+    It applies to the document without its null members, as null and absent mean the same here; in it each key of
+    `environments` is an object from the start.
+    """
+    return [_operation(change) for change in changes]
+
+
+def _operation(change: Change) -> dict[str, Json]:
+    pointer = change.pointer or _pointer(change.path.split("."))
+    if change.after is None:
+        return {"op": "remove", "path": pointer}
+    return {"op": "add" if change.before is None else "replace", "path": pointer, "value": change.after}

@@ -356,16 +356,24 @@ class OneTimeToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One difference that a command made: a dotted path and the JSON on both sides (None = absent)."""
+    """One difference that a command made: a dotted path and the JSON on both sides (None = absent).
+
+    `pointer` is the same place as an RFC 6901 JSON pointer, which also tells keys with dots apart; empty in entries
+    that were written before there were pointers.
+    """
 
     path: str
     before: Json
     after: Json
+    pointer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """Who did what to which thing, when, and the revisions that it made. Never edited, never deleted."""
+    """Who did what to which thing, when, from where, and the revisions that it made. Never edited, never deleted.
+
+    `via` is the door that it came through, `address` the network address that the request came from.
+    """
 
     id: str
     organisation_id: str
@@ -384,6 +392,7 @@ class AuditEntry:
     edge_at: int | None = None
     request_id: str | None = None
     via: str = "api"
+    address: str | None = None
     revisions: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -65,7 +65,7 @@ def update_member(command: UpdateMember, view: View, facts: Facts) -> Decision:
     changes = changes_between(member, after)
     is_new_password = after.password_hash != member.password_hash
     if is_new_password:
-        changes += (Change(path="password", before=None, after="changed"),)
+        changes += (Change(path="password", before=None, after="changed", pointer="/password"),)
     saved = next_version(after, facts) if is_changed(member, after) or is_new_password else None
     # Whoever made it would otherwise hold the way into an account that may do more by now.
     ends_tokens = is_new_password or (after.role, after.projects) != (member.role, member.projects)

@@ -13,6 +13,9 @@ from upstream.domain.entities import Role
 
 ActorType: TypeAlias = Literal["member", "key", "token", "system"]
 
+DOORS: tuple[str, ...] = ("api", "dashboard", "relay", "mcp", "schedule", "cli")
+"""Through what a change can come, as the audit names it."""
+
 
 class Action(StrEnum):
     """What can be permitted."""
@@ -55,7 +58,7 @@ SCOPES: tuple[str, ...] = tuple(BY_SCOPE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Whoever asks, and through which door (`via`: api, dashboard, mcp, relay, cli, …) in which request.
+    """Whoever asks, through which door (`via`: one of `DOORS`), in which request and from which network address.
 
     `expires_at` is the end of the token they came with; None for people, and for tokens without an end.
     """
@@ -70,6 +73,7 @@ class Actor:
     expires_at: int | None = None
     via: str = "api"
     request_id: str | None = None
+    address: str | None = None
 
 
 def system_actor(organisation_id: str = "", via: str = "cli") -> Actor:

@@ -27,12 +27,16 @@ from upstream.storage.view import StoredView
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A change with its proof, the relay key (by its id) that brought it, and the request that it came in."""
+    """A change with its proof, the relay key (by its id) that brought it, and the request that it came in.
+
+    `address` is the relay's network address.
+    """
 
     change: EdgeChange
     proof: str
     credential_id: str
     request_id: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,8 @@ def _carry_out(
     connection: Connection, delivery: Delivery, relay: Credential, now_ms: int, entropy: Entropy
 ) -> tuple[tuple[Committed, ...], Answer]:
     view, change = StoredView(connection), delivery.change
-    actor = replace(origin_of(view, relay, change, delivery.proof, now_ms), request_id=delivery.request_id)
+    origin = origin_of(view, relay, change, delivery.proof, now_ms)
+    actor = replace(origin, request_id=delivery.request_id, address=delivery.address)
     # A clock that is ahead must not let a kill win over what is switched on after it.
     edge_at_ms = min(parse_rfc3339_ms(change.at), now_ms)
     done: list[Committed] = []

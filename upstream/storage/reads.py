@@ -247,13 +247,17 @@ def list_members(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which audit entries of an organisation. `after` and `before` are times, inclusive and exclusive."""
+    """Which audit entries of an organisation. `after` and `before` are times, inclusive and exclusive.
+
+    `actor` is whoever did it: an id, or a name or e-mail address.
+    """
 
     project_id: str | None = None
     environment_id: str | None = None
     target_id: str | None = None
     action: str | None = None
-    actor_id: str | None = None
+    actor: str | None = None
+    via: str | None = None
     after: int | None = None
     before: int | None = None
 
@@ -269,10 +273,12 @@ def list_audit(
     """Return a page of the audit log, newest first unless `query.dir` is given as asc with a sort."""
     table = tables.audit
     where: list[ColumnElement[bool]] = [table.c.organisation_id == organisation_id]
-    for name in ("project_id", "environment_id", "target_id", "action", "actor_id"):
+    for name in ("project_id", "environment_id", "target_id", "action", "via"):
         value = getattr(wanted, name)
         if value is not None:
             where.append(table.c[name] == value)
+    if wanted.actor is not None:
+        where.append(_is_by(connection, organisation_id, wanted.actor))
     if wanted.after is not None:
         where.append(table.c.at >= wanted.after)
     if wanted.before is not None:
@@ -282,6 +288,14 @@ def list_audit(
     if query.sort is None:
         query = Query(limit=query.limit, offset=query.offset, search=query.search, dir="desc")
     return _page(connection, AuditEntry, where, query, (table.c.action, table.c.target_key, table.c.actor_name))
+
+
+def _is_by(connection: Connection, organisation_id: str, actor: str) -> ColumnElement[bool]:
+    """Return the condition by which an entry is of somebody: by id, by the name it was written with, or by e-mail."""
+    table = tables.audit
+    member = get_member(connection, organisation_id, actor)
+    ids = {actor} if member is None else {actor, member.id}
+    return or_(table.c.actor_id.in_(ids), func.lower(table.c.actor_name) == actor.lower())
 
 
 def _page(

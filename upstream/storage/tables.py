@@ -267,6 +267,7 @@ audit = Table(
     Column("edge_at", BigInteger),
     Column("request_id", Text),
     Column("via", Text, nullable=False),
+    Column("address", Text),
     Column("revisions", JsonText, nullable=False),
     Index("ix_audit_organisation", "organisation_id", "seq"),
     Index("ix_audit_project", "project_id", "seq"),

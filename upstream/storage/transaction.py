@@ -110,6 +110,7 @@ def _audit_entry(decision: Decision, facts: Facts, revisions: Mapping[str, int])
         edge_at=decision.edge_at,
         request_id=actor.request_id,
         via=actor.via,
+        address=actor.address,
         revisions=revisions,
     )
 

@@ -34,6 +34,7 @@ def upgrade() -> None:
     """Add the tables and columns, and begin the history with what there is."""
     op.add_column("environments", sa.Column("require_review", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("credentials", sa.Column("replaces", sa.Text(), nullable=True))
+    op.add_column("audit", sa.Column("address", sa.Text(), nullable=True))
     _create_history()
     _create_governance()
     _begin_history()

@@ -1,0 +1,32 @@
+"""What a request's method and path say about it before any route is found: read or write, and whose business it is."""
+
+from typing import Final
+
+from relay.serve.guard import Scope
+
+PREFIX: Final = "/api/v2"
+
+_SIGN_IN: Final = f"{PREFIX}/auth/"
+_OF_RELAYS: Final = frozenset({f"{PREFIX}/ingest", f"{PREFIX}/changes"})
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def is_of_relays(path: str) -> bool:
+    """Tell whether relays speak here, with keys, limits and repetitions of their own."""
+    return path in _OF_RELAYS
+
+
+def is_reading(method: str) -> bool:
+    """Tell whether a request with this method changes nothing."""
+    return method in _READING
+
+
+def takes_idempotency_key(method: str, path: str) -> bool:
+    """Tell whether a request is a management write, which may be repeated with its key; signing in is none."""
+    is_management = path.startswith(f"{PREFIX}/") and not path.startswith(_SIGN_IN) and not is_of_relays(path)
+    return is_management and not is_reading(method)
+
+
+def is_write(scope: Scope) -> bool:
+    """Tell whether a request is a management write."""
+    return takes_idempotency_key(scope["method"], scope["path"])
