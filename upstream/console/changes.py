@@ -10,7 +10,15 @@ from upstream.console import words
 from upstream.console.output import Output, console, fields, plain
 
 _SHOWN = 200
-_IN_WORDS = {"fallthrough": words.serve, "serve": words.serve, "when": words.condition}
+_IN_WORDS: Mapping[str, Callable[[Any], str]] = {
+    "fallthrough": words.serve,
+    "serve": words.serve,
+    "split": lambda split: words.serve({"split": split}),
+    "ramp": lambda ramp: words.serve({"ramp": ramp}),
+    "variation": str,
+    "off": str,
+    "when": words.condition,
+}
 _LISTS: Mapping[str, Callable[[Any], str]] = {
     "rules": words.rule,
     "targets": words.target,

@@ -49,10 +49,9 @@ def _prerequisite(found: Mapping[str, Any]) -> str:
 
 
 def _show_config(config: Row) -> None:
-    line = Text(f"\n{plain(config['environment'])}  ", style="bold")
-    line.append("on" if config["enabled"] else "off", style="green" if config["enabled"] else "red")
-    line.append(f"  version {config['version']}", style="dim")
-    console().print(line, soft_wrap=True)
+    switch = ("on", "green") if config["enabled"] else ("off", "red")
+    name, version = (f"\n{plain(config['environment'])}  ", "bold"), (f"  version {config['version']}", "dim")
+    console().print(Text.assemble(name, switch, version), soft_wrap=True)
     for text in _lines(config):
         console().print(Text(f"  {plain(text)}"), soft_wrap=True)
 

@@ -115,8 +115,7 @@ def fields(pairs: Sequence[tuple[str, Any]]) -> None:
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
         text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        line = Text(f"{name:<{width}}  ", style="dim")
-        line.append(Text(plain(text), style=_STYLES.get(text, "none")))
+        line = Text.assemble((f"{name:<{width}}  ", "dim"), (plain(text), _STYLES.get(text, "")))
         console().print(line, soft_wrap=True)
 
 
