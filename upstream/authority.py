@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from relay.clock import Clock
 from upstream.domain.affected import Affected, affected_by
 from upstream.domain.commands import Command
-from upstream.domain.entities import Change, Entity, Environment
+from upstream.domain.entities import Change, Entity, Environment, JsonObject
 from upstream.domain.facts import Entropy, Facts, Notice
 from upstream.domain.permissions import Actor
 from upstream.steady import SteadyClock
@@ -61,7 +61,8 @@ class Outcome:
     `entity` is what the command is about, as it now is (after a deletion: as it last was); `entities` all that was
     written. `revisions` maps environment id to its new revision, where published content changed. `audit_id` is None
     when the command changed nothing at all. `secret` is the raw text of a new key or one-time token, shown this once.
-    Of a batch, these two and `entity` are its last command's.
+    `report` is what the command says of itself; an import has its changes there, thing by thing. Of a batch, these
+    three and `entity` are its last command's.
     """
 
     entity: Entity
@@ -71,6 +72,7 @@ class Outcome:
     warnings: tuple[Notice, ...] = ()
     audit_id: str | None = None
     secret: str | None = None
+    report: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,11 @@ def outcome_of(done: Committed) -> Outcome:
         entity=decision.entity,
         entities=tuple(entity for each in done.decisions for entity in each.save),
         revisions=done.revisions,
-        changes=tuple(change for each in done.decisions for change in each.changes),
+        changes=tuple(change for each in done.decisions for change in each.changes) if decision.report is None else (),
         warnings=tuple(notice for each in done.decisions for notice in each.warnings),
         audit_id=None if done.audit is None else done.audit.id,
         secret=decision.secret,
+        report=decision.report,
     )
 
 

@@ -16,6 +16,9 @@ class UpstreamLimits(Limits):
     """`[upstream.serve.limits]`: what one request may cost."""
 
     flag_bytes: int = Field(default=256 * KIB, ge=1 * KIB, description="Largest body of a management write.")
+    import_bytes: int = Field(
+        default=16 * MIB, ge=1 * KIB, description="Largest document of a whole project that is imported."
+    )
     ingest_bytes: int = Field(
         default=8 * MIB, ge=64 * KIB, description="Largest batch of events from a relay, after decompression."
     )
@@ -100,6 +103,55 @@ class Retention(Group):
     events_days: float = Field(default=400, ge=1, description="Age up to which tracked events are kept.")
 
 
+class StaleAfter(Group):
+    """Days after which a flag of one kind is stale; 0 = never."""
+
+    not_evaluated_days: float = Field(
+        default=30, ge=0, description="Days without an evaluation after which a flag is stale; 0 is never."
+    )
+    rolled_out_days: float = Field(
+        default=30, ge=0, description="Days for which everybody gets the same before a flag is stale; 0 is never."
+    )
+    unchanged_days: float = Field(
+        default=90, ge=0, description="Days without a change after which a flag is stale; 0 is never."
+    )
+
+
+class StaleRelease(StaleAfter):
+    """`[upstream.stale.release]`: when flags that bring something out have had their day."""
+
+
+class StaleExperiment(StaleAfter):
+    """`[upstream.stale.experiment]`: when flags of experiments have had their day."""
+
+
+class StaleOps(StaleAfter):
+    """`[upstream.stale.ops]`: when switches for operators have had their day; they are meant to rest."""
+
+    not_evaluated_days: float = Field(
+        default=90, ge=0, description="Days without an evaluation after which a flag is stale; 0 is never."
+    )
+    rolled_out_days: float = Field(
+        default=0, ge=0, description="Days for which everybody gets the same before a flag is stale; 0 is never."
+    )
+    unchanged_days: float = Field(
+        default=0, ge=0, description="Days without a change after which a flag is stale; 0 is never."
+    )
+
+
+class StalePermission(StaleOps):
+    """`[upstream.stale.permission]`: when flags that grant something have had their day; they are meant to stay."""
+
+
+class Stale(Group):
+    """`[upstream.stale]`: when flags are listed as stale, by what they are for."""
+
+    release: StaleRelease = StaleRelease()
+    experiment: StaleExperiment = StaleExperiment()
+    ops: StaleOps = StaleOps()
+    permission: StalePermission = StalePermission()
+
+
 class Metrics(Group):
     """`[upstream.metrics]`: what the upstream shows of itself."""
 
@@ -122,6 +174,7 @@ class UpstreamSettings(Group):
     rate_limits: RateLimits = RateLimits()
     retention: Retention = Retention()
     window: UpstreamWindow = UpstreamWindow()
+    stale: Stale = Stale()
     metrics: Metrics = Metrics()
     drain: Drain = Drain()
     log: Log = Log()

@@ -45,7 +45,7 @@ class Anybody(Enum):
     PERSON = "every member who has signed in, and no API token"
 
 
-Needed: TypeAlias = Action | Anybody | frozenset[Kind]
+Needed: TypeAlias = Action | tuple[Action, ...] | Anybody | frozenset[Kind]
 OPEN, SIGNED_IN, PERSON = Anybody.OPEN, Anybody.SIGNED_IN, Anybody.PERSON
 READ, WRITE, REMOVE, MANAGE = (
     Action.FLAGS_READ,
@@ -54,7 +54,7 @@ READ, WRITE, REMOVE, MANAGE = (
     Action.PROJECTS_WRITE,
 )
 
-# Methods and path below /api/v2 -> what it needs; a set of kinds is for keys of these kinds alone.
+# Methods and path below /api/v2 -> what it needs; a tuple needs all of them, a set of kinds is for keys of these alone.
 NEEDED: dict[str, Needed] = {
     "GET /openapi.json": OPEN,
     "GET /docs": OPEN,
@@ -69,6 +69,11 @@ NEEDED: dict[str, Needed] = {
     "GET /organisation": SIGNED_IN,
     "PATCH /organisation": Action.ORGANISATION_WRITE,
     "GET /projects": READ,
+    "POST /projects:import": (MANAGE, WRITE),
+    "GET /projects/{p}/export": READ,
+    "POST /projects/{p}/import": WRITE,
+    "GET /projects/{p}/stale-flags": READ,
+    "POST /explain": READ,
     "POST /projects": MANAGE,
     "GET /projects/{p}": READ,
     "PUT PATCH DELETE /projects/{p}": MANAGE,
@@ -235,8 +240,9 @@ class Who:
             return None if self.kind in needed else 403 if self.kind else 401
         if self.actions is None:
             return 403 if self.kind else 401
-        if isinstance(needed, Action):
-            return None if needed in self.actions else 403
+        if isinstance(needed, Action | tuple):
+            every = needed if isinstance(needed, tuple) else (needed,)
+            return None if self.actions.issuperset(every) else 403
         return None if needed is SIGNED_IN or self.is_person else 403
 
 

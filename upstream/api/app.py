@@ -24,6 +24,7 @@ from upstream.api import (
     auth,
     environments,
     errors,
+    explain,
     flag_bulk,
     flag_configs,
     flag_moves,
@@ -39,7 +40,9 @@ from upstream.api import (
     organisation,
     projects,
     segments,
+    stale,
     tokens,
+    transfer,
 )
 from upstream.api.access_tokens import AccessTokens
 from upstream.api.accounts import Accounts, SetupToken
@@ -56,6 +59,8 @@ from upstream.api.refusals import RefusalLog
 from upstream.api.services import Services
 from upstream.api.sign_in import SignIn
 from upstream.authority import Authority
+from upstream.domain.entities import FlagKind
+from upstream.domain.stale import Thresholds
 from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database
 
@@ -83,6 +88,9 @@ _RESOURCES: Final = (
     members,
     audit,
     metrics,
+    transfer,
+    explain,
+    stale,
 )
 _DESCRIPTION: Final = (
     "Every part of a path takes an id or a key. Sign in at /api/v2/auth/login, or use an API token, and send either as"
@@ -169,6 +177,7 @@ def connected(
             attempts=attempts,
             refresh_lifetime_s=settings.auth.refresh_token_s,
         ),
+        stale={kind: Thresholds(**getattr(settings.stale, kind).model_dump()) for kind in FlagKind},
         accounts=Accounts(database=database, passwords=passwords, attempts=attempts, setup=setup),
         requests=RequestLimits(clock, settings.rate_limits),
     )

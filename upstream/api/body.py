@@ -18,6 +18,7 @@ from relay.clock import parse_rfc3339_ms
 from relay.errors import Problem
 from relay.protocol import strict_json
 from relay.serve.bodies import read_body
+from upstream.api.paths import takes_document
 from upstream.api.services import services_of
 from upstream.domain.commands import UNSET
 
@@ -97,7 +98,7 @@ class JsonBody(Generic[M]):
         raw = await raw_body(request)
         if not raw and not self.is_required:
             return checked(self.model, {})
-        _check_media_type(request.headers.get("content-type"))
+        check_media_type(request.headers.get("content-type"))
         try:
             value = strict_json.loads(raw, max_depth=limits.json_depth, refuse_duplicates=True)
         except strict_json.BadJson as error:
@@ -114,12 +115,18 @@ async def raw_body(request: Request) -> bytes:
     state = request.scope["state"]
     if "raw_body" not in state:
         limits = services_of(request).limits
-        state["raw_body"] = await read_body(request.scope, request.receive, limits.flag_bytes, limits.body_s)
+        most = limits.import_bytes if takes_document(request.scope["path"]) else limits.flag_bytes
+        state["raw_body"] = await read_body(request.scope, request.receive, most, limits.body_s)
     raw: bytes = state["raw_body"]
     return raw
 
 
-def _check_media_type(content_type: str | None) -> None:
+def check_media_type(content_type: str | None) -> None:
+    """Refuse a body that says it is no JSON.
+
+    Raises:
+        Problem: 415.
+    """
     if content_type is None:
         return
     media_type = content_type.partition(";")[0].strip().lower()

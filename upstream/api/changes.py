@@ -88,6 +88,7 @@ def router(access: Access) -> APIRouter:
         body: Annotated[ChangeBody, Depends(JsonBody(ChangeBody))],
         services: Served,
     ) -> dict[str, Any]:
+        """Carry out a kill that took effect at a relay already; once, however often it is handed over."""
         taken = await services.authority.take_from_edge(body.delivery(grant.credential.id, request.scope))
         return {"epoch": taken.epoch, "revisions": taken.answer.revisions, "superseded": taken.answer.superseded}
 

@@ -77,4 +77,5 @@ def previewed(preview: Preview) -> dict[str, Any]:
         "changes": shown_changes(outcome.changes),
         "warnings": outcome.warnings,
         "affected": asdict(preview.affected),
+        **(outcome.report or {}),
     }

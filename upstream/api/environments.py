@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
 from upstream.api import shapes
-from upstream.api.answers import Json, changed, created, gone, one
+from upstream.api.answers import Json, changed, created, gone, one, whole
 from upstream.api.body import Body, JsonBody, NewBody, absent
 from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
@@ -129,4 +129,4 @@ async def reorder_environments(
     """Put the environments into another order, and return them in it."""
     await doing(ReorderEnvironments(project=at.project.id, environments=body.environments), at.actor)
     found = await services.database.read(lambda connection: StoredView(connection).environments(at.project.id))
-    return Json({"data": [shapes.environment(each) for each in found]})
+    return whole([shapes.environment(each) for each in found])

@@ -1,7 +1,7 @@
 """`/projects/{p}/flags`: what flags are in every environment, and how they are archived, restored and deleted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -15,10 +15,11 @@ from upstream.api.body import BaseVersion, Body, JsonBody, Moment, NewBody, abse
 from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.flag_configs import ConfigBody
-from upstream.api.flag_states import EnvironmentKeys, environment_keys, states, states_after
+from upstream.api.flag_states import environment_keys, states, states_after
 from upstream.api.paging import Found, Paged
 from upstream.api.places import FlagRef, InProject, ProjectRead, ProjectRemove, ProjectWrite
-from upstream.api.services import Served
+from upstream.api.services import Served, Services
+from upstream.api.stale import shown_reasons, stale_of, stale_of_project
 from upstream.domain.commands import ArchiveFlag, CreateFlag, DeleteFlag, RestoreFlag, UpdateFlag
 from upstream.domain.entities import Flag, FlagKind, FlagTemplate, FlagType, NumberFormat, TemplateFlavor
 from upstream.domain.errors import not_found
@@ -27,6 +28,7 @@ from upstream.domain.lookup import environment_of
 from upstream.domain.naming import NAME_CHARACTERS
 from upstream.storage import reads
 from upstream.storage.reads import FlagFilter, FlagRow
+from upstream.storage.usage import last_evaluated
 from upstream.storage.view import StoredView
 
 router = APIRouter(prefix="/projects/{p}/flags", tags=["flags"])
@@ -107,17 +109,22 @@ class Wanted:
 
     fields: Mapping[str, Any]
     environment: str | None
+    stale: bool | None
 
-    def filter(self, connection: Connection, at: InProject) -> FlagFilter:
+    def filter(self, connection: Connection, services: Services, at: InProject) -> FlagFilter:
         """Return what is to be read.
 
         Raises:
             Rejected: there is no such environment.
         """
-        if self.environment is None:
-            return FlagFilter(**self.fields)
-        environment = environment_of(StoredView(connection), at.project, self.environment)
-        return FlagFilter(**self.fields, environment_id=environment.id)
+        wanted = FlagFilter(**self.fields)
+        if self.environment is not None:
+            environment = environment_of(StoredView(connection), at.project, self.environment)
+            wanted = replace(wanted, environment_id=environment.id)
+        if self.stale is not None:
+            found = stale_of_project(connection, services, at.project.id)
+            wanted = replace(wanted, ids=[each for each, reasons in found.items() if bool(reasons) == self.stale])
+        return wanted
 
 
 def asked_filter(
@@ -130,6 +137,7 @@ def asked_filter(
     enabled: Annotated[bool | None, Query(description="Only flags on, or off, in `environment`.")] = None,
     expired: Annotated[bool | None, Query(description="Only flags past their `expires_at`, or the others.")] = None,
     archived: Annotated[bool, Query(description="Archived flags instead of live ones.")] = False,  # noqa: FBT002 - a query parameter
+    stale: Annotated[bool | None, Query(description="Only flags that are stale, or only those that are not.")] = None,
 ) -> Wanted:
     """Return the filters that the query parameters ask for.
 
@@ -146,7 +154,9 @@ def asked_filter(
         raise Problem(422, "invalid_parameters", detail, errors=errors)
     fields = {"archived": archived, "type": type, "kind": kind, "tags": tag or (), "owner": owner, "enabled": enabled}
     return Wanted(
-        fields={**fields, "expired": expired, "expired_at": services.clock.wall_ms()}, environment=environment
+        fields={**fields, "expired": expired, "expired_at": services.clock.wall_ms()},
+        environment=environment,
+        stale=stale,
     )
 
 
@@ -154,15 +164,22 @@ def asked_filter(
 async def list_flags(
     at: ProjectRead, page: Paged, services: Served, wanted: Annotated[Wanted, Depends(asked_filter)]
 ) -> Response:
-    """List the flags of a project."""
+    """List the flags of a project, with the reasons for which they are stale, if they are."""
     query = page.query(Flag)
 
-    def look(connection: Connection) -> tuple[reads.Page[FlagRow], EnvironmentKeys]:
-        chosen = wanted.filter(connection, at)
-        return reads.list_flags(connection, at.project.id, query, chosen), environment_keys(connection, at.project.id)
+    def look(connection: Connection) -> dict[str, Any]:
+        read = reads.list_flags(connection, at.project.id, query, wanted.filter(connection, services, at))
+        names = environment_keys(connection, at.project.id)
+        hours = last_evaluated(connection, at.project.id, [row.flag.id for row in read.items])
+        found = stale_of(read.items, names, hours, services.stale, services.clock.wall_ms())
 
-    read, names = await services.database.read(look)
-    return Json(Found.of(read).shown(page, lambda row: {**shapes.flag(row.flag), **states(row.configs, names)}))
+        def shown(row: FlagRow) -> dict[str, Any]:
+            reasons = shown_reasons(found[row.flag.id])
+            return {**shapes.flag(row.flag), **states(row.configs, names, hours), "stale": reasons}
+
+        return Found.of(read).shown(page, shown)
+
+    return Json(await services.database.read(look))
 
 
 @router.post("", status_code=201)
@@ -185,13 +202,15 @@ async def create_flag(
 async def read_flag(at: ProjectRead, f: FlagRef, services: Served) -> Response:
     """Return one flag, archived or not."""
 
-    def look(connection: Connection) -> tuple[FlagRow | None, EnvironmentKeys]:
-        return reads.get_flag(connection, at.project.id, f), environment_keys(connection, at.project.id)
+    def look(connection: Connection) -> tuple[Flag, dict[str, Any]]:
+        row = reads.get_flag(connection, at.project.id, f)
+        if row is None:
+            raise not_found("flag", f)
+        hours = last_evaluated(connection, at.project.id, [row.flag.id])
+        return row.flag, states(row.configs, environment_keys(connection, at.project.id), hours)
 
-    row, names = await services.database.read(look)
-    if row is None:
-        raise not_found("flag", f)
-    return one(row.flag, states(row.configs, names))
+    flag, shown = await services.database.read(look)
+    return one(flag, shown)
 
 
 @router.put("/{f}")

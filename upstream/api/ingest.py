@@ -67,6 +67,7 @@ def router(access: Access, ingest: Ingest) -> APIRouter:
         openapi_extra=_DESCRIBED,
     )
     async def take(request: Request) -> dict[str, Any]:
+        """Store a batch of records, one JSON object per line; once, however often it is handed over."""
         grant = access.authenticate(request.scope, kinds=TAKES)
         origin = Origin(
             batch_id=_identifier(request, "Batch-Id", BATCH_ID, is_required=True) or "",

@@ -27,6 +27,11 @@ def takes_idempotency_key(method: str, path: str) -> bool:
     return is_management and not is_reading(method)
 
 
+def takes_document(path: str) -> bool:
+    """Tell whether a whole project may be sent here, which is longer than other bodies."""
+    return path == f"{PREFIX}/projects:import" or (path.startswith(f"{PREFIX}/projects/") and path.endswith("/import"))
+
+
 def is_write(scope: Scope) -> bool:
     """Tell whether a request is a management write."""
     return takes_idempotency_key(scope["method"], scope["path"])

@@ -3,6 +3,7 @@
 Routes find it on the app's state; nothing here is global, so two apps in one process never share anything.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -16,13 +17,18 @@ from upstream.api.passwords import Passwords
 from upstream.api.rate_limit import RequestLimits
 from upstream.api.sign_in import SignIn
 from upstream.authority import Authority
+from upstream.domain.entities import FlagKind
+from upstream.domain.stale import Thresholds
 from upstream.settings import Auth, UpstreamLimits
 from upstream.storage.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The parts behind the routes: `authority` changes things, `database` is for reading."""
+    """The parts behind the routes: `authority` changes things, `database` is for reading.
+
+    `stale` says when a flag of each kind is.
+    """
 
     authority: Authority
     database: Database
@@ -34,6 +40,7 @@ class Services:
     sign_in: SignIn
     accounts: Accounts
     requests: RequestLimits
+    stale: Mapping[FlagKind, Thresholds]
     running: Running = field(default_factory=Running)
 
 

@@ -506,6 +506,21 @@ class RevokeToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImportProject:
+    """Make a project equal to a document that `transfer.project_document` made, or that somebody wrote in its form.
+
+    Without a `project` a new one is made. A member that the document leaves out is kept as it is. Flags and segments
+    that are not in the document are deleted only when `prune` is set; environments never are.
+    """
+
+    project: str | None
+    document: JsonObject
+    prune: bool = False
+    create_environments: bool = True
+    confirm_type_change: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Several commands in one transaction: all of them or none, and one revision for each environment concerned.
 
@@ -517,6 +532,7 @@ class Batch:
 
 Command: TypeAlias = (
     Batch
+    | ImportProject
     | CreateOrganisation
     | Found
     | UpdateOrganisation

@@ -15,6 +15,7 @@ from upstream.domain import (
     flag_targets,
     flag_variations,
     flags,
+    importing,
     joining,
     members,
     organisations,
@@ -92,6 +93,8 @@ DECIDERS: Mapping[type, tuple[Action | Only, Decider]] = {
     c.UpdateToken: (Action.KEYS_WRITE, credential_changes.update_token),
     c.RotateToken: (Action.KEYS_WRITE, credential_changes.rotate_token),
     c.RevokeToken: (Action.KEYS_WRITE, credential_changes.revoke_token),
+    # What an import does beyond writing flags needs further permissions; it looks at them itself.
+    c.ImportProject: (Action.FLAGS_WRITE, importing.import_project),
 }
 
 

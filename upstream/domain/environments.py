@@ -59,7 +59,7 @@ def create_environment(command: CreateEnvironment, view: View, facts: Facts) -> 
         new_environment(project, key, command.name, sort, command.critical, facts),
         require_review=command.require_review,
     )
-    _check_environment(problems, environment)
+    check_environment(problems, environment)
     problems.check(_INVALID)
     configs = tuple(fresh_config(flag, environment, facts) for flag in view.flags(project.id))
     return Decision(
@@ -88,7 +88,7 @@ def clone_environment(command: CloneEnvironment, view: View, facts: Facts) -> De
         new_environment(project, key, name, _last(others), source.critical, facts),
         require_review=source.require_review,
     )
-    _check_environment(problems, environment)
+    check_environment(problems, environment)
     problems.check(_INVALID)
     now_ms = facts.now_ms
     configs = tuple(
@@ -160,7 +160,8 @@ def _last(others: Sequence[Environment]) -> int:
     return max((other.sort for other in others), default=-1) + 1
 
 
-def _check_environment(problems: Problems, environment: Environment) -> None:
+def check_environment(problems: Problems, environment: Environment) -> None:
+    """Note what is wrong with an environment."""
     check_name(problems, "name", environment.name)
     if not -(1 << 31) <= environment.sort < 1 << 31:
         problems.add("sort", "This must be a whole number of at most 32 bits.")
@@ -173,7 +174,7 @@ def update_environment(command: UpdateEnvironment, view: View, facts: Facts) -> 
     check_version(environment, command.if_match)
     after = replace(environment, **given(command, "name", "sort", "critical", "require_review"))
     problems = Problems()
-    _check_environment(problems, after)
+    check_environment(problems, after)
     problems.check(_INVALID)
     saved = next_version(after, facts) if is_changed(environment, after) else None
     return Decision(

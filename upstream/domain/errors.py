@@ -59,14 +59,26 @@ class Problems:
 
     def __init__(self, limit: int = 100) -> None:
         self._found: dict[str, list[str]] = {}
-        self._left = limit
+        self._limit = limit
+        self._prefix = ""
+
+    def under(self, prefix: str) -> "Problems":
+        """Return a view of these problems whose paths begin with `prefix`."""
+        inner = Problems(self._limit)
+        inner._found, inner._prefix = self._found, f"{self._prefix}{prefix}."
+        return inner
 
     def add(self, path: str, sentence: str) -> None:
         """Note one problem of the field at `path`; `.name` is a member of the whole body."""
-        path = path.removeprefix(".")
-        if self._left > 0 and sentence not in self._found.get(path, ()):
-            self._left -= 1
-            self._found.setdefault(path, []).append(sentence)
+        whole = self._prefix + path.removeprefix(".") if path else self._prefix.rstrip(".")
+        is_full = sum(map(len, self._found.values())) >= self._limit
+        if not is_full and sentence not in self._found.get(whole, ()):
+            self._found.setdefault(whole, []).append(sentence)
+
+    @property
+    def is_clean(self) -> bool:
+        """Tell whether nothing was noted here, that is under this view's prefix."""
+        return not any(path.startswith(self._prefix) for path in self._found)
 
     def check(self, detail: str) -> None:
         """Refuse the command if any problem was noted.

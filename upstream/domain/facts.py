@@ -16,6 +16,7 @@ from upstream.domain.entities import (
     Environment,
     Flag,
     FlagConfig,
+    JsonObject,
     Member,
     OneTimeToken,
     Organisation,
@@ -143,7 +144,9 @@ class Decision:
     to be inserted (version 1) or replaced (its version less one), `remove` to be deleted with all that hangs on it.
     With nothing saved and nothing removed the command changed nothing; it is audited all the same when `is_event` (a
     kill). `signs_out` is the id of a member whose sign-ins, but `keeps_sign_in`, end with this transaction. `secret` is
-    the raw text of a new key or one-time token.
+    the raw text of a new key or one-time token. `report` is what the caller is told beside the changes. A command that
+    comes to many decisions has them in `parts`, which are carried out in their order before it, each with an audit
+    entry of its own.
     """
 
     action: str
@@ -161,3 +164,5 @@ class Decision:
     is_event: bool = False
     signs_out: str | None = None
     keeps_sign_in: str | None = None
+    report: JsonObject | None = None
+    parts: "tuple[Decision, ...]" = ()

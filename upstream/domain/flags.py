@@ -123,7 +123,7 @@ def _new_flag(command: CreateFlag, project_id: str, key: str, values: Values, fa
         **{name: getattr(command, name) for name in _SHARED_FIELDS if name not in {"name", "kind", "is_active"}},
         name=key if command.name is None else command.name,
     )
-    _check_texts(problems, flag)
+    check_texts(problems, flag)
     return flag
 
 
@@ -170,7 +170,7 @@ def update_flag(command: UpdateFlag, view: View, facts: Facts) -> Decision:
         after = replace(after, tags=checked_tags(problems, command.tags))
     if command.prerequisites is not UNSET:
         after = replace(after, prerequisites=given_prerequisites(problems, command.prerequisites, flag.key))
-    _check_texts(problems, after)
+    check_texts(problems, after)
     after = _with_variations(command, after, problems)
     problems.check(INVALID)
     after = merged(view, command.base_version, flag, after, FLAG_FIELDS)
@@ -271,7 +271,8 @@ def checked_tags(problems: Problems, tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tags))
 
 
-def _check_texts(problems: Problems, flag: Flag) -> None:
+def check_texts(problems: Problems, flag: Flag) -> None:
+    """Note what is wrong with what people read of a flag, and with its metadata."""
     check_name(problems, "name", flag.name)
     check_text(problems, "description", flag.description, limit=TEXT_CHARACTERS)
     check_text(problems, "owner", flag.owner)

@@ -38,6 +38,22 @@ def cycle_from(start: str, edges: Edges) -> tuple[str, ...] | None:
     return None
 
 
+def unsettled(edges: Edges) -> set[str]:
+    """Return the nodes that are on a cycle, or from which a chain leads that has more than `MAX_CHAIN` nodes.
+
+    One look at the whole, where asking `cycle_from` and `chain_through` for each node would take too long.
+    """
+    open_ones: dict[str, tuple[str, ...]] = {target: () for targets in edges.values() for target in targets}
+    open_ones.update(edges)
+    for _ in range(MAX_CHAIN):
+        settled = [node for node, targets in open_ones.items() if not any(target in open_ones for target in targets)]
+        for node in settled:
+            del open_ones[node]
+        if not settled or not open_ones:
+            break
+    return open_ones.keys() & edges.keys()
+
+
 def chain_through(start: str, edges: Edges) -> int:
     """Return the number of nodes on the longest chain through `start`; the edges must be free of cycles around it."""
     backwards: dict[str, tuple[str, ...]] = {}

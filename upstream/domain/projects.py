@@ -46,7 +46,7 @@ def create_project(command: CreateProject, view: View, facts: Facts) -> Decision
         created_at=facts.now_ms,
         updated_at=facts.now_ms,
     )
-    _check_project(problems, project)
+    check_project(problems, project)
     wanted = USUAL_ENVIRONMENTS if command.environments is None else command.environments
     environments = _new_environments(problems, project, wanted, facts)
     problems.check(_INVALID)
@@ -62,7 +62,8 @@ def create_project(command: CreateProject, view: View, facts: Facts) -> Decision
     )
 
 
-def _check_project(problems: Problems, project: Project) -> None:
+def check_project(problems: Problems, project: Project) -> None:
+    """Note what is wrong with a project."""
     check_name(problems, "name", project.name)
     check_text(problems, "description", project.description, limit=TEXT_CHARACTERS)
     if project.mau_limit is not None and not 0 <= project.mau_limit <= _MAX_LIMIT:
@@ -93,7 +94,7 @@ def update_project(command: UpdateProject, view: View, facts: Facts) -> Decision
     check_version(project, command.if_match)
     after = replace(project, **given(command, "name", "description", "mau_limit"))
     problems = Problems()
-    _check_project(problems, after)
+    check_project(problems, after)
     problems.check(_INVALID)
     saved = next_version(after, facts) if is_changed(project, after) else None
     return Decision(

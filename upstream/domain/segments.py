@@ -107,8 +107,7 @@ def _condition(problems: Problems, when: JsonObject | None) -> JsonObject | None
 
 def _check(problems: Problems, segment: Segment, stored: Sequence[Segment]) -> tuple[Notice, ...]:
     """Refuse a segment that cannot be used; return warnings about what it names."""
-    check_name(problems, "name", segment.name)
-    check_text(problems, "description", segment.description, limit=TEXT_CHARACTERS)
+    check_texts(problems, segment)
     problems.check(INVALID)
     by_key = {other.key: other for other in stored if other.id != segment.id} | {segment.key: segment}
     edges = segment_edges(by_key.values())
@@ -116,11 +115,22 @@ def _check(problems: Problems, segment: Segment, stored: Sequence[Segment]) -> t
         problems.add("when", f"This condition leads back to the segment itself: {' → '.join(cycle)}.")
     elif chain_through(segment.key, edges) > MAX_CHAIN:
         problems.add("when", f"At most {MAX_CHAIN} segments can name each other in a chain.")
-    try:
-        parse_segment(segment.key, orjson.loads(canonical(segment_object(segment, 1))))
-    except InvalidConfig as invalid:
-        problems.add(invalid.path.removeprefix(f"segments.{segment.key}").lstrip("."), sentence(invalid.reason))
+    verify_segment(problems, segment)
     problems.check(INVALID)
     unknown = sorted(set(segments_in(segment.when)) - by_key.keys())
     text = "There is no segment {!r} yet; whatever names it is skipped until there is."
     return tuple(Notice(code="missing_segment", detail=text.format(key)) for key in unknown)
+
+
+def check_texts(problems: Problems, segment: Segment) -> None:
+    """Note what is wrong with what people read of a segment."""
+    check_name(problems, "name", segment.name)
+    check_text(problems, "description", segment.description, limit=TEXT_CHARACTERS)
+
+
+def verify_segment(problems: Problems, segment: Segment) -> None:
+    """Note what a relay would refuse of a segment."""
+    try:
+        parse_segment(segment.key, orjson.loads(canonical(segment_object(segment, 1))))
+    except InvalidConfig as invalid:
+        problems.add(invalid.path.removeprefix(f"segments.{segment.key}").lstrip("."), sentence(invalid.reason))

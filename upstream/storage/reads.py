@@ -69,7 +69,7 @@ class FlagRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagFilter:
-    """Which flags of a project. `archived` None = both; `enabled` needs `environment_id`.
+    """Which flags of a project. `archived` None = both; `enabled` needs `environment_id`; `ids` None = all.
 
     All of `tags` must be there. `expired_at` is the time at which to look, and `expired` which side of it.
     """
@@ -83,6 +83,7 @@ class FlagFilter:
     enabled: bool | None = None
     expired: bool | None = None
     expired_at: int = 0
+    ids: Collection[str] | None = None
 
 
 SORTS: Mapping[type, tuple[str, ...]] = {
@@ -164,6 +165,8 @@ def _flag_conditions(project_id: str, wanted: FlagFilter) -> list[ColumnElement[
     where += [column == value for column, value in same.items() if value is not None]
     # Tags are canonical JSON text: a tag stands in it exactly as its own JSON.
     where += [flags.c.tags.cast(Text).contains(tables.json_text(tag), autoescape=True) for tag in wanted.tags]
+    if wanted.ids is not None:
+        where.append(flags.c.id.in_(wanted.ids))
     if wanted.expired is not None:
         is_expired = and_(flags.c.expires_at.is_not(None), flags.c.expires_at <= wanted.expired_at)
         where.append(is_expired if wanted.expired else not_(is_expired))

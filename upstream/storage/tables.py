@@ -300,6 +300,7 @@ entity_history = Table(
     Column("revisions", JsonText, nullable=False),
     Column("body", JsonText, nullable=False),
     PrimaryKeyConstraint("entity_id", "environment_id", "version"),
+    Index("ix_entity_history_project", "project_id"),
 )
 
 # Commands as JSON (`domain.command_codec`), to be carried out later: at a time, or after a review.

@@ -50,12 +50,13 @@ def carry_out(connection: Connection, command: Command, facts: Facts) -> Committ
     decisions: list[Decision] = []
     drafts: Drafts = {}
     for each in command.commands if isinstance(command, Batch) else (command,):
-        decision = decide(each, StoredView(connection), facts)
-        decisions.append(decision)
-        _write(connection, decision, facts)
-        for environment_id, names in drafts_of(connection, decision, facts.now_ms).items():
-            # What comes later in a batch is drafted from the state that it left.
-            drafts.setdefault(environment_id, {}).update(names)
+        whole = decide(each, StoredView(connection), facts)
+        for decision in (*whole.parts, whole):
+            decisions.append(decision)
+            _write(connection, decision, facts)
+            for environment_id, names in drafts_of(connection, decision, facts.now_ms).items():
+                # What comes later in a batch is drafted from the state that it left.
+                drafts.setdefault(environment_id, {}).update(names)
     effective = [each for each in decisions if each.save or each.remove or each.is_event]
     if not effective:
         return Committed(tuple(decisions))

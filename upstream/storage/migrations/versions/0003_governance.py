@@ -54,6 +54,7 @@ def _create_history() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("entity_id", "environment_id", "version"),
     )
+    op.create_index("ix_entity_history_project", "entity_history", ["project_id"])
     op.create_table(
         "audit_seals",
         sa.Column("organisation_id", sa.Text(), nullable=False),
