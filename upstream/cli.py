@@ -47,7 +47,10 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIRECTORY", help="Where everything is kept.")]
-Port = Annotated[int | None, typer.Option(metavar="PORT", min=0, max=65_535, show_default=False)]
+Port = Annotated[
+    int | None,
+    typer.Option(metavar="PORT", min=0, max=65_535, show_default=False, help="Where to listen; 0 is any that is free."),
+]
 COLOURS = {"upstream": "cyan", "relay": "magenta", "": "yellow"}
 
 

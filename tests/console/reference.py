@@ -22,7 +22,7 @@ PANELS = ("Where", "Output", "Care")
 def reference() -> str:
     """Return everything below the marker."""
     commands = list(_commands(get_command(app), ("halyard",)))
-    parts = ["\n## Shared options\n", *_shared(commands), "\n## All commands\n"]
+    parts = ["\n## Shared options\n", *_shared(commands), "\n## All commands"]
     for words, command in commands:
         parts += _described(words, command)
     return "\n".join(parts) + "\n"

@@ -303,3 +303,67 @@ def test_audit_in_json_and_of_everything() -> None:
     assert halyard("audit", "-q", "--limit", "1").done().out.strip() == entries["data"][0]["id"]
     typed = halyard("audit", "--since", "yesterday")
     assert (typed.status, "2h or 3d" in typed.err) == (2, True)
+
+
+def test_a_project_is_exported_and_imported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document is written and read; an import shows its plan, asks, and says what it did."""
+    halyard("projects", "create", "origin", "-e", "live").done()
+    for key in ("stays", "goes"):
+        made(key, "-p", "origin")
+    file = home / "origin.json"
+    typed = halyard("export", str(file), "-p", "origin").done()
+    assert typed.out == f"Wrote origin to {file}: 1 environments, 0 segments, 2 flags.\n"
+    document = json.loads(file.read_text())
+    assert halyard("export", "-", "-p", "origin").done().json["flags"] == document["flags"]
+    document["flags"] = [{**flag, "name": "New name"} for flag in document["flags"] if flag["key"] == "stays"]
+    file.write_text(json.dumps(document))
+    pruned = ("import", str(file), "-p", "origin", "--prune")
+    lines = halyard(*pruned, "--dry-run").done().out.splitlines()
+    assert lines == [
+        "~ flag stays", '    ~ name: "stays" → "New name"', "- flag goes",
+        "0 to create, 1 to change, 1 to delete, 2 as they are.",
+    ]  # fmt: skip
+    assert halyard(*pruned, "--dry-run", "--json").done().json["dry_run"] is True
+    refused = halyard(*pruned)
+    assert (refused.status, "~ flag stays" in refused.err, refused.out) == (2, True, "")
+    monkeypatch.setattr("upstream.console.asking.is_interactive", lambda: True)
+    assert "0 created, 1 changed, 1 deleted, 2 as they were." in halyard(*pruned, stdin="y\n").done().out
+    assert halyard("flags", "list", "-p", "origin", "-q").done().out == "stays\n"
+
+
+def test_an_import_makes_a_new_project(home: Path) -> None:
+    """`--new` takes the key in the document; files that cannot be used are named."""
+    file = home / "new.json"
+    halyard("export", str(file)).done()
+    document = json.loads(file.read_text())
+    document["project"]["key"] = "newborn"
+    file.write_text(json.dumps(document))
+    assert "Imported into newborn" in halyard("import", str(file), "--new", "--yes").done().out
+    assert "payments" in halyard("flags", "list", "-p", "newborn", "-q").done().out
+    assert halyard("import", str(file), "--new", "--prune").status == 2
+    assert halyard("import", "nowhere.json").status == 2
+    assert halyard("export", str(home / "no" / "folder")).status == 2
+    halyard("projects", "delete", "newborn", "--yes").done()
+
+
+def test_stale_flags() -> None:
+    """Each with its reasons, also as `flags list --stale`."""
+    made("too-old", "--expires", "2026-01-02T00:00:00Z")
+    typed = halyard("stale").done()
+    assert "expired since 2026-01-02" in next(line for line in typed.out.splitlines() if line.startswith("too-old"))
+    assert halyard("flags", "list", "--stale").done().out == typed.out
+    assert halyard("flags", "list", "--stale", "--tag", "x").status == 2
+
+
+def test_explain() -> None:
+    """The answer, of which revision and moment, and every step beneath it."""
+    explain = ("explain", "dark-mode", "-e", "staging")
+    lines = halyard(*explain, "-u", "ada", "-c", '{"country": "AT"}').done().out.splitlines()
+    assert lines[0].startswith("dark-mode = true   (RULE_MATCH, variation on, rule_id ")
+    assert lines[1].startswith("in demo/staging at revision ")
+    assert any(line.lstrip().startswith("✓") for line in lines[3:])
+    assert halyard(*explain, "-q").done().out == "false\n"
+    later = halyard(*explain, "--at", "2030-01-01T00:00:00Z", "--revision", "12", "--json").done().json
+    assert (later["at"], later["revision"]) == ("2030-01-01T00:00:00.000Z", 12)
+    for context in ("{", "[]", "@nowhere"):
+        assert halyard(*explain, "-c", context).status == 2

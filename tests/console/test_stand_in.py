@@ -4,7 +4,6 @@ Whatever has landed is to be moved to `test_daily.py`, where a real upstream ans
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,87 +111,6 @@ def test_history(stand_in: StandIn) -> None:
     assert stand_in.requests[-1].body == {"version": 1, "environment": "staging", "reason": "Worse"}
     stand_in.routes[f"GET {P}/flags/checkout/history:compare"]["changes"] = []
     assert "are the same" in halyard("flags", "compare", "checkout", "1", "2").done().out
-
-
-def test_export_and_import(stand_in: StandIn, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A document is written and read; an import shows its plan, asks, and says what it did."""
-    document: dict[str, Any] = {
-        "format": "halyard.project",
-        "environments": [],
-        "segments": [],
-        "flags": [{"key": "a"}],
-    }
-    plan = {
-        "project": {"key": "shop"},
-        "plan": [
-            {"action": "create", "thing": "flag", "key": "a", "changes": []},
-            {"action": "update", "thing": "flag", "key": "b", "changes": CHANGES},
-            {"action": "unchanged", "thing": "flag", "key": "c", "changes": []},
-        ],
-        "counts": {"create": 1, "update": 1, "unchanged": 1, "delete": 0},
-    }
-    stand_in.routes |= {f"GET {P}/export": document, f"POST {P}/import": plan, "POST /projects:import": (201, plan)}
-    file = str(home / "shop.json")
-    assert halyard("export", file).done().out == f"Wrote shop to {file}: 0 environments, 0 segments, 1 flags.\n"
-    assert halyard("export", "-").done().json == document
-    assert json.loads(Path(file).read_text()) == document
-    tried = halyard("import", file, "--dry-run").done().out
-    assert tried.splitlines() == [
-        "+ flag a", "~ flag b", "    ~ enabled: false → true", "1 to create, 1 to change, 0 to delete, 1 as they are.",
-    ]  # fmt: skip
-    assert all(each.query == {"dry_run": "true"} for each in stand_in.asked("POST", f"{P}/import"))
-    refused = halyard("import", file)
-    assert (refused.status, "+ flag a" in refused.err) == (2, True)
-    monkeypatch.setattr("upstream.console.asking.is_interactive", lambda: True)
-    typed = halyard("import", file, "--prune", stdin="y\n").done()
-    assert "Imported into shop: 1 created, 1 changed, 0 deleted, 1 as they were." in typed.out
-    assert stand_in.requests[-1].query == {}
-    assert stand_in.requests[-1].body == {**document, "prune": True}
-    halyard("import", file, "--new", "--yes").done()
-    assert stand_in.requests[-1].path == "/projects:import"
-    assert halyard("import", file, "--new", "--prune").status == 2
-    assert halyard("import", "nowhere.json").status == 2
-    assert halyard("export", str(home / "no" / "folder")).status == 2
-
-
-def test_stale_flags(stand_in: StandIn) -> None:
-    """Each with its reasons, also as `flags list --stale`."""
-    row = {
-        "key": "old", "kind": "release", "owner": None,
-        "stale": [
-            {"reason": "never_evaluated", "since": "2026-01-02T00:00:00.000Z", "evidence": {}},
-            {"reason": "expired", "since": "2026-02-03T00:00:00.000Z", "evidence": {}},
-        ],
-    }  # fmt: skip
-    stand_in.routes[f"GET {P}/stale-flags"] = page(row)
-    out = halyard("stale").done().out
-    assert "never evaluated since 2026-01-02; expired since 2026-02-03" in out
-    assert halyard("flags", "list", "--stale").done().out == out
-    assert halyard("flags", "list", "--stale", "--tag", "x").status == 2
-
-
-def test_explain(stand_in: StandIn) -> None:
-    """The answer, of which revision and moment, and every step beneath it."""
-    stand_in.routes["POST /explain"] = {
-        "project": "shop", "environment": "production", "revision": 7, "at": "2026-11-28T10:00:00.000Z",
-        "flag": "checkout", "value": True, "variation": "on", "reason": "RULE_MATCH", "rule_id": "x",
-        "steps": [{"step": "rule", "holds": True, "text": "rule 1", "steps": [
-            {"step": "clause", "holds": False, "text": "country is DE"}, {"step": "serve", "holds": None, "text": "on"},
-        ]}],
-    }  # fmt: skip
-    typed = halyard(
-        "explain", "checkout", "-u", "ada", "-c", '{"country": "AT"}', "--at", "3d", "--revision", "7"
-    ).done()
-    assert typed.out.splitlines() == [
-        "checkout = true   (RULE_MATCH, variation on, rule_id x)",
-        "in shop/production at revision 7, 2026-11-28 10:00:00 UTC",
-        "", "✓ rule 1", "    ✗ country is DE", "    · on",
-    ]  # fmt: skip
-    assert stand_in.requests[-1].body["context"] == {"country": "AT", "targetingKey": "ada"}
-    assert stand_in.requests[-1].body["revision"] == 7
-    assert halyard("explain", "checkout", "-q").done().out == "true\n"
-    for context in ("{", "[]", "@nowhere"):
-        assert halyard("explain", "checkout", "-c", context).status == 2
 
 
 def test_the_audit_log_is_followed(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

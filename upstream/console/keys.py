@@ -13,7 +13,7 @@ from upstream.console.failures import Exit, Failed
 from upstream.console.moments import moment, seconds, shown
 from upstream.console.options import USUAL_ROWS, Expires, Limit, given
 from upstream.console.output import Column
-from upstream.console.session import AtEnvironment, Trying
+from upstream.console.session import AtAuthority, AtEnvironment, Trying
 from upstream.console.writes import carry_out, reveal
 
 app = group("Keys: what applications and relays read flags with.")
@@ -98,7 +98,7 @@ async def create_key(
 
 @command(app, "update")
 async def update_key(
-    at: AtEnvironment, how: Trying, key: KeyId, name: Label = None, origin: Origins = None, expires: Expires = None
+    at: AtAuthority, how: Trying, key: KeyId, name: Label = None, origin: Origins = None, expires: Expires = None
 ) -> None:
     """Change a key's name, origins or end."""
     body = given(name=name, origins=origin or None, expires_at=expires and moment("--expires", expires))
@@ -110,7 +110,7 @@ async def update_key(
 
 
 @command(app, "rotate")
-async def rotate_key(at: AtEnvironment, how: Trying, key: KeyId, overlap: Overlap = _USUAL_OVERLAP) -> None:
+async def rotate_key(at: AtAuthority, how: Trying, key: KeyId, overlap: Overlap = _USUAL_OVERLAP) -> None:
     """Make a key's successor, which reads the same, and print it, this once."""
     body = {"overlap_s": seconds("--overlap", overlap)}
     if not body["overlap_s"]:
@@ -120,7 +120,7 @@ async def rotate_key(at: AtEnvironment, how: Trying, key: KeyId, overlap: Overla
 
 
 @command(app, "revoke")
-async def revoke_key(at: AtEnvironment, how: Trying, key: KeyId) -> None:
+async def revoke_key(at: AtAuthority, how: Trying, key: KeyId) -> None:
     """Revoke a key: it stops working everywhere as soon as the change arrives."""
     confirm(f"Revoke the key {key}? Whoever reads with it gets nothing any more.", is_agreed=how.yes or how.is_harmless)
     await carry_out(at, how, "DELETE", path_of("keys", key), done=lambda _: f"Revoked the key {key}.", key=key)
