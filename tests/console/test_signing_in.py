@@ -163,7 +163,8 @@ class Renewing:
     """A stand-in's sign-in whose access tokens are numbered; each refresh token is good once."""
 
     def __init__(self, stand_in: StandIn, lifetime_s: float) -> None:
-        self.number, self.lifetime_s, self.is_ended = 1, lifetime_s, False
+        self.number, self.lifetime_s = 1, lifetime_s
+        self.is_ended = self.is_expired = False
         stand_in.routes |= {
             "POST /auth/login": lambda _: self.tokens(),
             "POST /auth/refresh": self.refresh,
@@ -182,10 +183,11 @@ class Renewing:
         if self.is_ended or request.body["refresh_token"] != f"refresh-{self.number}":
             return 401, {"code": "refresh_token_invalid", "detail": "It was used before.", "request_id": "r"}
         self.number += 1
+        self.is_expired = False
         return self.tokens()
 
     def guarded(self, request: Request, body: Any) -> Any:
-        if request.headers.get("authorization") != f"Bearer access-{self.number}":
+        if self.is_expired or request.headers.get("authorization") != f"Bearer access-{self.number}":
             return 401, {"code": "unauthenticated", "detail": "The token has expired.", "request_id": "r"}
         return body
 
@@ -216,11 +218,7 @@ def test_a_sign_in_renews_itself_before_its_end(stand_in: StandIn, home: Path) -
 
 def test_a_sign_in_renews_itself_when_it_is_refused(renewing: Renewing, stand_in: StandIn) -> None:
     """An access token that is refused early, as clocks differ, is exchanged and the request sent again."""
-    renewing.number = 1
-    stand_in.routes["GET /projects"] = lambda request: renewing.guarded(request, page())
-    renewing.guarded = lambda request, body: (  # type: ignore[method-assign]
-        body if request.headers["authorization"] == "Bearer access-2" else (401, {"code": "c", "detail": "Expired."})
-    )
+    renewing.is_expired = True
     halyard("projects", "list").done()
     assert len(stand_in.asked("GET", "/projects")) == 2
 
@@ -240,6 +238,24 @@ def test_two_commands_at_a_time_exchange_one_refresh_token(renewing: Renewing, s
         assert list(threads.map(ask, range(4))) == [page()] * 4
     assert len(stand_in.asked("POST", "/auth/refresh")) == 1
     assert renewing.number == 2
+
+
+def test_signing_out_with_an_access_token_that_has_expired(renewing: Renewing, stand_in: StandIn, home: Path) -> None:
+    """The sign-in is ended with a new one; where it has ended already, it is only forgotten."""
+    stand_in.routes["POST /auth/logout"] = lambda request: renewing.guarded(request, (204, b""))
+    renewing.number = 1
+    renewing.is_expired = True
+    halyard("logout").done()
+    assert [each.headers["authorization"] for each in stand_in.asked("POST", "/auth/logout")] == [
+        "Bearer access-1",
+        "Bearer access-2",
+    ]
+    assert kept(home)["sign_ins"][stand_in.url]["access_token"] is None
+    halyard("login", "--email", "a@b.example", "--password-stdin", stdin="x\n").done()
+    renewing.is_ended = True
+    renewing.is_expired = True
+    halyard("logout").done()
+    assert kept(home)["sign_ins"][stand_in.url]["access_token"] is None
 
 
 def test_a_sign_in_that_has_ended_says_so(renewing: Renewing, stand_in: StandIn, home: Path) -> None:

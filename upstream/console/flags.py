@@ -10,6 +10,7 @@ import typer
 from upstream.console import flag_page
 from upstream.console.asking import confirm
 from upstream.console.command import command, group
+from upstream.console.environments import Switch
 from upstream.console.failures import Exit, Failed
 from upstream.console.moments import moment
 from upstream.console.options import (
@@ -61,13 +62,6 @@ class Template(StrEnum):
     AB_TEST = "ab_test"
 
 
-class State(StrEnum):
-    """Whether a flag is on in the environment."""
-
-    ON = "on"
-    OFF = "off"
-
-
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag; again for more.")]
 Owner = Annotated[str | None, typer.Option("--owner", metavar="NAME", help="Who looks after it.")]
 Kind = Annotated[FlagKind | None, typer.Option("--kind", help="What it is for.")]
@@ -86,7 +80,7 @@ async def list_flags(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", metavar="TAG", help="Only with this tag; again for more.")
     ] = None,
-    state: Annotated[State | None, typer.Option("--state", help="Only those on, or off, in the environment.")] = None,
+    state: Annotated[Switch | None, typer.Option("--state", help="Only those on, or off, in the environment.")] = None,
     type: Annotated[FlagType | None, typer.Option("--type", help="Only of this type.")] = None,  # noqa: A002 - the API's name
     kind: Annotated[FlagKind | None, typer.Option("--kind", help="Only for this.")] = None,
     archived: Annotated[bool, typer.Option("--archived", help="Archived ones instead.")] = False,
@@ -96,7 +90,7 @@ async def list_flags(
     """List the flags of a project, with their switch in each environment."""
     filters: dict[str, Any] = {"search": search, "tag": tag, "type": type, "kind": kind, "archived": archived or None}
     if state is not None:
-        filters |= {"environment": at.environment_key, "enabled": state is State.ON}
+        filters |= {"environment": at.environment_key, "enabled": state is Switch.ON}
     if stale:
         if any(value is not None for value in filters.values()):
             raise Failed(Exit.USAGE, "--stale goes with --limit alone: it is a list of its own.")
