@@ -23,7 +23,7 @@ from relay.settings import RelaySettings
 from relay.settings_example import render
 from relay.settings_reader import Source
 from relay.version import VERSION
-from upstream import up, verification
+from upstream import maintenance, up, verification
 from upstream.console import app as console
 from upstream.data_dir import write_private
 from upstream.domain.audit_chain import parse_mark
@@ -47,6 +47,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIRECTORY", help="Where everything is kept.")]
+BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
 Port = Annotated[
     int | None,
     typer.Option(metavar="PORT", min=0, max=65_535, show_default=False, help="Where to listen; 0 is any that is free."),
@@ -183,6 +184,38 @@ def verify_audit(
         _say("\n".join(verification.lines_of(each)))
     if not all(each.report.is_intact for each in found):
         raise typer.Exit(1)
+
+
+@upstream_app.command("migrate")
+def migrate(config: Config = None, data_dir: DataDir = None) -> None:
+    """Bring the database's schema up to date, as the upstream also does when it starts."""
+    _maintain(config, data_dir, maintenance.migrate)
+
+
+@upstream_app.command("backup")
+def backup(file: BackupFile, config: Config = None, data_dir: DataDir = None) -> None:
+    """Copy the SQLite database to a new file, also while the upstream runs, and check the copy."""
+    _maintain(config, data_dir, lambda settings: maintenance.back_up(settings, file))
+
+
+@upstream_app.command("restore")
+def restore(file: BackupFile, config: Config = None, data_dir: DataDir = None) -> None:
+    """Put a backup in the place of the SQLite database, which is kept beside it. The upstream must not run."""
+    _maintain(config, data_dir, lambda settings: maintenance.restore(settings, file))
+
+
+@upstream_app.command("new-lineage")
+def new_lineage(config: Config = None, data_dir: DataDir = None) -> None:
+    """Say that the database was put back by other means (pg_restore, a snapshot), so that followers start anew."""
+    _maintain(config, data_dir, maintenance.begin_new_lineage)
+
+
+def _maintain(config: Path | None, directory: Path | None, work: Callable[[UpstreamSettings], str]) -> None:
+    async def done() -> None:
+        overrides = {} if directory is None else {"upstream.data.dir": ("--data-dir", directory)}
+        _say(work(load(Source(config, os.environ, overrides))))
+
+    _run(done, asyncio.new_event_loop)
 
 
 @config_app.command("example")

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 2.0
 _CHANGES_AT_ONCE = 500
+_MOST_WOKEN = 10_000
+"""Environments that are followed one by one; beyond that all are looked at."""
 
 
 class Notifier:
@@ -44,7 +46,7 @@ class Notifier:
 
     def wake(self, environment_id: str, revision: int | None) -> None:
         """Note that the environment reached `revision`; None: it was created, renamed or deleted."""
-        if revision is None:
+        if revision is None or (len(self._revisions) >= _MOST_WOKEN and environment_id not in self._revisions):
             self._look_at_all = True
         else:
             self._revisions[environment_id] = max(revision, self._revisions.get(environment_id, 0))
@@ -135,6 +137,8 @@ class Feed:
         """Apply the committed change sets up to at least `revision`."""
         while (held := self._store.get(environment_id)) is not None and held.revision < revision:
             changes = await read_log(self._database, environment_id, held.revision, at_most=_CHANGES_AT_ONCE)
+            if changes == ():
+                return  # nothing is committed beyond what is held: whoever spoke of that revision was mistaken
             if not changes or not all(self._is_applied(change) for change in changes):
                 break
         if held is None or held.revision < revision:

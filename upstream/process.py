@@ -10,9 +10,11 @@ import logging
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
 
 from relay.clock import Clock, SystemClock
 from relay.drain import Drain, Phase
+from relay.errors import BadSettings
 from relay.events.counters import Counters
 from relay.heartbeat import Heartbeat
 from relay.metrics import RelayMetrics
@@ -36,6 +38,9 @@ from upstream.notifier import Feed, Notifier, StoredHistory
 from upstream.sealing import Sealer
 from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database, Unavailable
+
+if TYPE_CHECKING:
+    from upstream.redis_wakes import RedisWakes
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +71,10 @@ class Upstream:
         self._heartbeat = Heartbeat(clock)
         self._supervisor = Supervisor(clock, self._metrics.task_failures.add)
         notifier = Notifier()
+        self._redis_wakes = _redis_wakes(settings, notifier, clock)
+        waker = self._redis_wakes or notifier
         self._sealer = Sealer(database, clock)
-        self._authority = Authority(database, clock, SystemEntropy(), notifier, self._sealer.wake)
+        self._authority = Authority(database, clock, SystemEntropy(), waker, self._sealer.wake)
         window = settings.window
         self._store = Store(
             clock,
@@ -114,6 +121,9 @@ class Upstream:
         start("counters", self._counters.run)
         start("audit seals", self._sealer.run)
         start("housekeeping", self._keep_house)
+        if self._redis_wakes is not None:
+            start("redis speaking", self._redis_wakes.run_speaking)
+            start("redis listening", self._redis_wakes.run_listening)
         await self.server.start()
         # What was loaded until now lives as long as the process; a collection need not look at it.
         gc.collect()
@@ -124,6 +134,8 @@ class Upstream:
         """Go through the phases of the drain, and let go of everything."""
         await self.drain.run(self._phases())
         await self._supervisor.stop()
+        if self._redis_wakes is not None:
+            await self._redis_wakes.close()
         self._services.streams.close()
         logger.info("stopped")
 
@@ -192,6 +204,25 @@ class Upstream:
     def _count_swap(self, swap: Swap) -> None:
         if swap.after is not None:
             self._metrics.swaps.add(environment_name(swap.after.ref))
+
+
+def _redis_wakes(settings: UpstreamSettings, ours: Notifier, clock: Clock) -> "RedisWakes | None":
+    """Return what tells other upstreams of commits, where Redis is configured.
+
+    Raises:
+        BadSettings: it cannot be used, whatever Redis does.
+    """
+    url = settings.redis.url
+    if url is None:
+        return None
+    try:
+        from upstream.redis_wakes import RedisWakes, connect  # noqa: PLC0415 - most installations have no Redis
+
+        return RedisWakes(connect(url.get_secret_value()), settings.redis.channel, ours, clock)
+    except ImportError as error:
+        raise BadSettings([f"upstream.redis.url: {error}; pip install 'halyard[upstream]'"]) from error
+    except ValueError as error:
+        raise BadSettings([f"upstream.redis.url: {error}"]) from error
 
 
 async def run(settings: UpstreamSettings) -> None:

@@ -4,12 +4,32 @@ The tables `[upstream.…]` of the TOML file, `HALYARD_UPSTREAM_…` variables a
 (`relay.settings_reader`). What both services have is defined in `relay.settings`.
 """
 
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from relay.settings import KIB, MIB, Drain, Limits, Log, Port, Serve, Window
 from relay.settings_reader import Group, Source, read
+
+SQLITE = re.compile(r"sqlite:///.+")
+POSTGRESQL = re.compile(r"postgres(ql)?(\+psycopg)?://.+")
+REDIS = re.compile(r"(rediss?|unix)://.+")
+
+
+def _database_url(url: SecretStr | None) -> SecretStr | None:
+    if url is None:
+        return None
+    if not any(form.fullmatch(url.get_secret_value()) for form in (SQLITE, POSTGRESQL)):
+        raise ValueError("must be sqlite:///path/to/halyard.db or postgresql://user:password@host/database")
+    return url
+
+
+def _redis_url(url: SecretStr | None) -> SecretStr | None:
+    if url is not None and not REDIS.fullmatch(url.get_secret_value()):
+        raise ValueError("must be redis://host:6379/0, rediss://… or unix://path")
+    return url
 
 
 class UpstreamLimits(Limits):
@@ -40,15 +60,37 @@ class Data(Group):
 class Database(Group):
     """`[upstream.database]`: where everything is stored."""
 
-    url: str | None = Field(
+    url: Annotated[SecretStr | None, AfterValidator(_database_url)] = Field(
         default=None,
-        pattern=r"^sqlite:///.+",
-        description="Database URL; by default SQLite in the data directory.",
+        description="SQLite file, or PostgreSQL as `postgresql://user:password@host/database`; by default SQLite in"
+        " the data directory.",
         examples=["sqlite:////var/lib/halyard/halyard.db"],
     )
-    readers: int = Field(default=2, ge=1, le=64, description="Threads that read beside the one that writes.")
+    url_file: Path | None = Field(
+        default=None, description="File that holds it, instead of `url`.", examples=["/run/secrets/database-url"]
+    )
+    writers: int = Field(
+        default=4, ge=1, le=64, description="Transactions that write at a time on PostgreSQL; on SQLite always one."
+    )
+    readers: int = Field(default=2, ge=1, le=64, description="Transactions that read at a time, beside those.")
     busy_timeout_s: float = Field(
-        default=5, gt=0, le=300, description="Longest wait for another process that holds the database."
+        default=10, gt=0, le=300, description="Longest wait for another process or transaction that holds something."
+    )
+
+
+class Redis(Group):
+    """`[upstream.redis]`: how several upstreams on one PostgreSQL tell each other of changes at once, not after 2 s."""
+
+    url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
+        default=None,
+        description="Redis that all of them use; without one, each looks into the database every 2 s.",
+        examples=["redis://:password@redis:6379/0"],
+    )
+    url_file: Path | None = Field(
+        default=None, description="File that holds it, instead of `url`.", examples=["/run/secrets/redis-url"]
+    )
+    channel: str = Field(
+        default="halyard", min_length=1, max_length=128, description="Channel; another one for each installation."
     )
 
 
@@ -68,7 +110,8 @@ class Auth(Group):
     signing_key: SecretStr | None = Field(
         default=None,
         min_length=32,
-        description="Key that signs access tokens; by default a random one is made and kept in the data directory.",
+        description="Key that signs access tokens. On SQLite a random one is made and kept in the data directory by"
+        " default; on PostgreSQL set it, the same for all upstreams.",
         examples=["at least 32 random characters"],
     )
     signing_key_file: Path | None = Field(
@@ -170,6 +213,7 @@ class UpstreamSettings(Group):
     serve: UpstreamServe = UpstreamServe()
     data: Data = Data()
     database: Database = Database()
+    redis: Redis = Redis()
     auth: Auth = Auth()
     rate_limits: RateLimits = RateLimits()
     retention: Retention = Retention()
@@ -181,8 +225,14 @@ class UpstreamSettings(Group):
 
     @property
     def database_url(self) -> str:
-        """Return where the database is, with the default filled in."""
-        return self.database.url or f"sqlite:///{self.data.dir / 'halyard.db'}"
+        """Return where the database is, with the default filled in; it may hold a password."""
+        url = self.database.url
+        return f"sqlite:///{self.data.dir / 'halyard.db'}" if url is None else url.get_secret_value()
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Tell whether other machines may use the same database."""
+        return POSTGRESQL.fullmatch(self.database_url) is not None
 
 
 def load(source: Source) -> UpstreamSettings:

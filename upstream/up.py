@@ -197,6 +197,7 @@ def _opened(settings: UpstreamSettings) -> Iterator[tuple[Database, Authority, P
     with (
         data_dir.taken(settings.data.dir),
         closing(data_dir.open_stored(settings, clock)) as database,
+        data_dir.installing(settings),
         closing(Passwords()) as passwords,
     ):
         yield database, Authority(database, clock, SystemEntropy(), Notifier()), passwords

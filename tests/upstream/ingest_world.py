@@ -1,11 +1,13 @@
 """A database with two organisations, and the routes of ingest and metrics on it, for tests of both."""
 
+import atexit
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -23,6 +25,7 @@ from relay.serve.guard import Guard
 from relay.settings import Limits
 from relay.sync.store import Store
 from tests.clocks import FakeClock
+from tests.upstream.databases import copy_of, engine_at, keep, url_of
 from upstream.api import errors, metrics
 from upstream.api import ingest as ingest_route
 from upstream.domain.entities import Credential, CredentialKind
@@ -31,7 +34,7 @@ from upstream.domain.snapshot import credential_object
 from upstream.ingest import Ingest
 from upstream.settings import UpstreamLimits
 from upstream.storage import tables
-from upstream.storage.database import Database, open_database, sqlite_engine
+from upstream.storage.database import Database, open_database
 
 START_MS = 1_790_000_100_000
 ORG, OTHER_ORG = "org-1", "org-2"
@@ -73,16 +76,16 @@ CREDENTIALS = (
 
 
 @cache
-def _prepared() -> bytes:
-    """Return the file of a filled database; migrating one for each test would take longer than the tests."""
-    with TemporaryDirectory() as directory:
-        path = Path(directory) / "template.db"
-        open_database(f"sqlite:///{path}", clock=FakeClock(START_MS), entropy=NoEntropy()).close()
-        engine = sqlite_engine(f"sqlite:///{path}", begin="BEGIN IMMEDIATE")
-        with engine.begin() as connection:
-            fill(connection)
-        engine.dispose()
-        return path.read_bytes()
+def _prepared() -> Path:
+    """Return a filled database; migrating one for each test would take longer than the tests."""
+    path = Path(mkdtemp(prefix="halyard-ingest-")) / "template.db"
+    atexit.register(rmtree, path.parent)
+    open_database(url_of(path), clock=FakeClock(START_MS), entropy=NoEntropy()).close()
+    engine = engine_at(path)
+    with engine.begin() as connection:
+        fill(connection)
+    engine.dispose()
+    return keep(path)
 
 
 def fill(connection: Connection) -> None:
@@ -214,9 +217,7 @@ def _store(clock: FakeClock) -> Store:
 @asynccontextmanager
 async def world(directory: Path) -> AsyncIterator[World]:
     clock, relay_metrics, limits = FakeClock(START_MS), RelayMetrics("upstream"), Limits()
-    path = directory / "test.db"
-    path.write_bytes(_prepared())
-    database = Database(f"sqlite:///{path}")
+    database = Database(url_of(copy_of(_prepared(), directory)))
     actor = Actor(type="member", id="m", name="m", organisation_id=ORG, scopes=frozenset({"flags:read"}))
     ingest = Ingest(database, clock, UpstreamLimits(ingest_bytes=MAX_BYTES))
     app = FastAPI()

@@ -1,4 +1,4 @@
-"""The management API in process, on a real SQLite file: two organisations, callers, a clock to turn."""
+"""The management API in process, on a real database: two organisations, callers, a clock to turn."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,8 +13,9 @@ from fastapi import FastAPI
 
 from relay.metrics import RelayMetrics
 from tests.clocks import FakeClock
+from tests.upstream.databases import copy_of, url_of
 from tests.upstream.honest import honest
-from tests.upstream.rig import SeededEntropy, copy_of, make_template, url_of
+from tests.upstream.rig import SeededEntropy, make_template
 from upstream.api.accounts import SetupToken
 from upstream.api.app import SignInLimits, connected, create_api
 from upstream.api.passwords import Passwords

@@ -1,26 +1,25 @@
-"""An authority without an event loop: commands on a real SQLite file, with time and randomness that repeat.
+"""An authority without an event loop: commands on a real database, with time and randomness that repeat.
 
 Test modules import the fixtures `template_fixture` and `rig_fixture` by name.
 """
 
 import random
-import shutil
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, event
 
 from relay.protocol.state import State
 from tests.clocks import FakeClock
+from tests.upstream.databases import copy_of, dump, engine_at, is_kept, keep, shared_engine_on, url_of
 from upstream.domain.commands import Command, CreateOrganisation, CreateProject
 from upstream.domain.entities import Environment, Project
 from upstream.domain.errors import Rejected
 from upstream.domain.facts import Facts
 from upstream.domain.permissions import Actor, system_actor
-from upstream.storage.database import open_database, sqlite_engine
+from upstream.storage.database import open_database
 from upstream.storage.history import read_snapshot
 from upstream.storage.transaction import Committed, carry_out
 from upstream.storage.view import StoredView
@@ -38,31 +37,6 @@ class SeededEntropy:
         return self._random.randbytes(size)
 
 
-def url_of(path: Path) -> str:
-    return f"sqlite:///{path}"
-
-
-@cache
-def _shared_engine() -> tuple[Engine, list[str]]:
-    """Return one engine for all tests, with the path that it connects to: compiling statements is what takes long."""
-    engine, current = sqlite_engine("sqlite:///unused", begin="BEGIN IMMEDIATE"), [""]
-
-    def connect_to_current(_dialect: object, _record: object, arguments: list[str], _options: object) -> None:
-        arguments[0] = current[0]
-
-    event.listen(engine, "do_connect", connect_to_current)
-    # Nothing here survives a crash of the machine, and need not.
-    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-    return engine, current
-
-
-def _engine_on(path: Path) -> Engine:
-    engine, current = _shared_engine()
-    engine.dispose()
-    current[0] = str(path)
-    return engine
-
-
 class Rig:
     """Commands, carried out one by one; `organisation_id` and the project `shop` exist from the start."""
 
@@ -70,7 +44,7 @@ class Rig:
         self.path = path
         self.clock = FakeClock()
         self.entropy = SeededEntropy(2)
-        self.engine = _engine_on(path)
+        self.engine = shared_engine_on(path)
         self.organisation_id = self.look(_only_organisation)
 
     @property
@@ -122,8 +96,7 @@ class Rig:
     def dump(self) -> list[str]:
         """Return everything that is stored."""
         with self.engine.connect() as connection:
-            raw: Any = connection.connection.driver_connection
-            return list(raw.iterdump())
+            return dump(connection)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -148,7 +121,7 @@ def failing_at(engine: Any, statement: int) -> Callable[[], None]:
 def make_template(path: Path) -> Path:
     """Make a database with one organisation and the project `shop`."""
     open_database(url_of(path), clock=FakeClock(), entropy=SeededEntropy()).close()
-    engine = sqlite_engine(url_of(path), begin="BEGIN IMMEDIATE")
+    engine = engine_at(path)
     entropy = SeededEntropy(3)
     now_ms = FakeClock().wall_ms()
     with engine.begin() as connection:
@@ -157,11 +130,7 @@ def make_template(path: Path) -> Path:
         facts = Facts(now_ms=now_ms, entropy=entropy, actor=system_actor(organisation.id))
         carry_out(connection, CreateProject(name="Shop"), facts)
     engine.dispose()
-    return path
-
-
-def copy_of(template: Path, folder: Path) -> Path:
-    return Path(shutil.copy(template, folder / "halyard.db"))
+    return keep(path)
 
 
 def _only_organisation(connection: Connection) -> str:
@@ -172,7 +141,7 @@ def _only_organisation(connection: Connection) -> str:
 def template_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a database with one organisation and the project `shop` with its three environments, to be copied."""
     path = tmp_path_factory.getbasetemp() / "halyard-template.db"
-    return path if path.exists() else make_template(path)
+    return path if is_kept(path) else make_template(path)
 
 
 @pytest.fixture(name="rig")

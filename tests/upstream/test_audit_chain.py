@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from tests.clocks import settle
 from tests.stack import until
+from tests.upstream.databases import sqlite_only, url_of
 from tests.upstream.management import P, World
-from tests.upstream.rig import Rig, rig_fixture, template_fixture, url_of  # noqa: F401 - the fixtures are used by name
+from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
 from upstream.cli import app
 from upstream.domain.audit_chain import FaultKind, Mark, Report, Seal, Verifier, genesis, link, parse_mark
 from upstream.domain.commands import CreateFlag, CreateOrganisation, ToggleFlag
@@ -483,6 +484,7 @@ def test_the_command_line_refuses_what_it_cannot_verify(
     assert not (tmp_path / "nothing").exists()
 
 
+@sqlite_only("plans as SQLite tells them")
 def test_the_look_for_unsealed_entries_uses_the_keys(rig: Rig) -> None:
     """What is settled is not read again, whatever the length of the log."""
     plans: list[str] = []

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from relay.engine.evaluate import evaluate
 from relay.engine.parse import InvalidConfig
 from relay.sync.store import Origin, Store
 from tests.clocks import FakeClock, settle
-from tests.upstream.rig import SeededEntropy, copy_of, template_fixture, url_of  # noqa: F401 - used by name
+from tests.upstream.databases import copy_of, url_of
+from tests.upstream.rig import SeededEntropy, template_fixture  # noqa: F401 - used by name
 from upstream.authority import Authority, Outcome, SystemEntropy
 from upstream.domain.commands import (
     Command,
@@ -29,7 +30,9 @@ from upstream.domain.entities import CredentialKind, Environment
 from upstream.domain.errors import Rejected
 from upstream.domain.permissions import system_actor
 from upstream.notifier import POLL_S, Feed, Notifier, StoredHistory
+from upstream.storage import tables
 from upstream.storage.database import Database, Unavailable
+from upstream.storage.history import lineage, renew_lineage
 from upstream.storage.view import StoredView
 
 DEADLINE_S = 5
@@ -96,6 +99,15 @@ async def opened(path: Path, *, max_environments: int = 256) -> AsyncIterator[Up
         await asyncio.wait({task})
         database.close()
         assert task.cancelled()
+
+
+def damage(connection: Connection, written: str, found: str) -> None:
+    """Replace a text in every entry of the change log."""
+    table = tables.change_log
+    for row in connection.execute(table.select()).all():
+        its = (table.c.environment_id == row.environment_id, table.c.revision == row.revision)
+        body = row.body.replace(written.encode(), found.encode())
+        connection.execute(table.update().where(*its).values(body=body))
 
 
 @pytest.fixture
@@ -172,8 +184,11 @@ async def test_a_restored_database_is_taken_up_with_its_epoch(upstream: Upstream
     await upstream.do(CreateFlag(project="shop", key="x"))
     environment = await upstream.environment()
     await upstream.until(lambda: upstream.store.configurations[environment.id].revision == 2)
-    await upstream.database.write(lambda connection: connection.execute(text("UPDATE lineage SET id = 'ffff'")))
-    await upstream.poll_until(lambda: upstream.store.configurations[environment.id].state.epoch == "ffff")
+    before = await upstream.database.read(lineage)
+    await upstream.database.write(lambda connection: renew_lineage(connection, "ffff", 1))
+    after = await upstream.database.read(lineage)
+    await upstream.poll_until(lambda: upstream.store.configurations[environment.id].state.epoch == after)
+    assert (after != before, after.partition("-")[0]) == (True, "ffff")
 
 
 async def test_a_diverged_store_is_led_back(upstream: Upstream) -> None:
@@ -266,8 +281,7 @@ async def test_a_damaged_log_entry_is_replaced_by_the_whole(upstream: Upstream, 
     environment = await upstream.environment()
     silent = Authority(upstream.database, upstream.clock, SystemEntropy(), Notifier())
     await silent.execute(CreateFlag(project="shop", key="x"), system_actor(upstream.organisation_id))
-    damage = "UPDATE change_log SET body = CAST(replace(CAST(body AS TEXT), ?, ?) AS BLOB)"
-    await upstream.database.write(lambda connection: connection.exec_driver_sql(damage, (written, found)))
+    await upstream.database.write(lambda connection: damage(connection, written, found))
     upstream.notifier.wake(environment.id, 2)
     await upstream.until(lambda: upstream.store.configurations[environment.id].revision == 2)
     assert upstream.store.recent(environment.id, 1) is None
@@ -279,8 +293,7 @@ async def test_a_log_of_another_content_is_not_applied(upstream: Upstream) -> No
     environment = await upstream.environment()
     silent = Authority(upstream.database, upstream.clock, SystemEntropy(), Notifier())
     await silent.execute(CreateFlag(project="shop", key="x"), system_actor(upstream.organisation_id))
-    damage = "UPDATE change_log SET body = CAST(replace(CAST(body AS TEXT), 'false', 'true') AS BLOB)"
-    await upstream.database.write(lambda connection: connection.exec_driver_sql(damage))
+    await upstream.database.write(lambda connection: damage(connection, "false", "true"))
     upstream.notifier.wake(environment.id, 2)
     await upstream.until(lambda: upstream.store.configurations[environment.id].revision == 2)
     assert upstream.store.configurations[environment.id].environment.flags["x"].enabled is False

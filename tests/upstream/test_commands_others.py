@@ -89,10 +89,10 @@ def test_a_deleted_project_takes_everything_along_but_the_audit(rig: Rig) -> Non
     rig.do(CreateFlag(project="shop", key="x"))
     rig.do(CreateKey(kind=CredentialKind.SERVER, project="shop", environment="production"))
     rig.do(DeleteProject(project="shop", if_match=1))
-    text = "\n".join(rig.dump())
+    stored = [line.partition(" ")[0] for line in rig.dump()]
     for table in ("projects", "environments", "flags", "flag_configs", "credentials", "environment_objects"):
-        assert f'INSERT INTO "{table}"' not in text
-    assert text.count('INSERT INTO "audit"') == 5
+        assert table not in stored
+    assert stored.count("audit") == 5
 
 
 def test_environments_can_be_renamed_and_deleted(rig: Rig) -> None:

@@ -12,6 +12,7 @@ from relay.clock import SystemClock
 from relay.engine.evaluate import evaluate_all
 from relay.protocol.keys import Kind, kind_of
 from relay.sync.store import Store
+from tests.upstream.databases import url_of
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority, SystemEntropy
 from upstream.demo import EMAIL, FILE, Demo, Seed, Urls, banner
@@ -34,7 +35,7 @@ class Place:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.clock = SystemClock()
-        self.database = open_database(f"sqlite:///{path / 'halyard.db'}", clock=self.clock, entropy=SystemEntropy())
+        self.database = open_database(url_of(path / "halyard.db"), clock=self.clock, entropy=SystemEntropy())
         self.authority = Authority(self.database, self.clock, SystemEntropy(), Notifier())
         self.passwords = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 

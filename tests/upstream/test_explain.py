@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sqlalchemy import update
 
 from relay.protocol.state import State
+from tests.upstream.databases import copy_of
 from tests.upstream.management import P, Reply, World
-from tests.upstream.rig import Rig, copy_of, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
+from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
 from upstream.domain.commands import (
     ArchiveFlag,
     Batch,

@@ -24,6 +24,7 @@ from upstream.storage.idempotency import Claim, claim
 KEY = "2f1c0f0e-8e0d-4c36-9a55-1c1b7e0a4d11"
 
 RULE = {"when": {"attribute": "country", "op": "in", "values": ["NL"]}, "serve": {"value": True}}
+HEAD = {"format": "halyard.project", "format_version": 1}
 WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/api/v2/projects", {"name": "Another"}),
     ("PATCH", P, {"name": "Shop 2"}),
@@ -51,6 +52,8 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", f"{P}/flags/checkout:copy", {"key": "copied"}),
     ("POST", f"{P}/flags/checkout/environments/production/rules", RULE),
     ("POST", f"{P}/flags:toggle", {"flags": ["checkout"], "environment": "production", "enabled": True}),
+    ("POST", f"{P}/import", {**HEAD, "flags": [{"key": "brought"}], "prune": True}),
+    ("POST", "/api/v2/projects:import", {**HEAD, "project": {"key": "brought"}, "environments": [{"key": "live"}]}),
     ("DELETE", P, None),
 ]
 

@@ -13,7 +13,8 @@ from relay.engine.parse import parse_flag, parse_segment
 from relay.protocol.hashing import canonical
 from relay.protocol.state import State, advance, build_state
 from relay.protocol.strict_json import loads
-from tests.upstream.rig import Rig, copy_of, make_template
+from tests.upstream.databases import copy_of
+from tests.upstream.rig import Rig, make_template
 from upstream.domain.commands import (
     ArchiveFlag,
     Command,

@@ -1,6 +1,7 @@
 """One command is one transaction: everything it writes, or nothing."""
 
 import asyncio
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,28 +9,39 @@ from pathlib import Path
 import orjson
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from relay.protocol.decode import BadMessage
 from relay.protocol.state import advance
 from tests.clocks import FakeClock
+from tests.upstream.databases import copy_of, dump, url_of
 from tests.upstream.rig import (
     Bang,
     Rig,
     SeededEntropy,
-    copy_of,
     failing_at,
     rig_fixture,  # noqa: F401 - the fixtures are used by name
     template_fixture,  # noqa: F401
-    url_of,
 )
-from upstream.domain.commands import ConfigFields, CreateEnvironment, CreateFlag, CreateKey, ToggleFlag, UpdateFlag
+from upstream.domain.commands import (
+    Batch,
+    ConfigFields,
+    CreateEnvironment,
+    CreateFlag,
+    CreateKey,
+    CreateProject,
+    ToggleFlag,
+    UpdateFlag,
+)
 from upstream.domain.entities import CredentialKind, Flag
 from upstream.domain.facts import Facts
 from upstream.domain.permissions import system_actor
+from upstream.storage import database as database_module
 from upstream.storage import tables
-from upstream.storage.database import Database, Unavailable, open_database
+from upstream.storage.database import ATTEMPTS, Database, Unavailable, open_database
 from upstream.storage.errors import Stale
 from upstream.storage.history import compact, heads, lineage, read_changes, read_snapshot
+from upstream.storage.locks import is_of_one_project
 from upstream.storage.records import save
 from upstream.storage.transaction import carry_out, expire_credentials
 
@@ -155,7 +167,7 @@ def test_damage_in_the_database_is_named(rig: Rig) -> None:
     rig.do(CreateFlag(project="shop", key="x"))
     environment = rig.environment()
     assert rig.look(lambda connection: read_snapshot(connection, "nowhere")) is None
-    rig.look(lambda connection: connection.execute(text("UPDATE change_log SET body = x'7b7d'")))
+    rig.look(lambda connection: connection.execute(tables.change_log.update().values(body=b"{}")))
     with pytest.raises(BadMessage):
         rig.look(lambda connection: read_changes(connection, environment.id, 1))
     rig.look(lambda connection: connection.execute(text("DELETE FROM flag_configs")))
@@ -203,10 +215,6 @@ async def test_fifty_writers_make_dense_revisions(template: Path, tmp_path: Path
 async def test_a_restart_keeps_everything(template: Path, tmp_path: Path) -> None:
     """Opening the same file again finds the same content and the same lineage."""
     url = url_of(copy_of(template, tmp_path))
-
-    def dump(connection: Connection) -> list[str]:
-        return list(connection.connection.driver_connection.iterdump())  # type: ignore[union-attr]
-
     dumps = []
     for seed in (1, 2):
         database = open_database(url, clock=FakeClock(), entropy=SeededEntropy(seed))
@@ -230,7 +238,7 @@ async def test_readers_cannot_write(template: Path, tmp_path: Path) -> None:
     """The read side refuses a write, whoever made the mistake."""
     database = Database(url_of(copy_of(template, tmp_path)))
     try:
-        with pytest.raises(Unavailable, match="readonly"):
+        with pytest.raises(Unavailable, match=r"read-?only"):
             await database.read(lambda connection: connection.execute(tables.lineage.delete()))
     finally:
         database.close()
@@ -254,3 +262,33 @@ async def test_whoever_commits_is_told_even_when_nobody_waits(template: Path, tm
         await asyncio.wait_for(told.wait(), timeout=5)
     finally:
         database.close()
+
+
+async def test_work_that_never_goes_through_is_given_up(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a bounded number of attempts the caller is told to come back later."""
+    monkeypatch.setattr(database_module, "_PAUSE_S", 0)
+    attempts: list[Connection] = []
+
+    def stale(connection: Connection) -> None:
+        attempts.append(connection)
+        raise Stale("moved on")
+
+    with closing(Database(url_of(copy_of(template, tmp_path)))) as database:
+        with pytest.raises(Unavailable):
+            await database.write(stale)
+        assert len(attempts) == ATTEMPTS
+        # What is no race is not tried again, and not called one.
+        with pytest.raises(IntegrityError):
+            await database.write(lambda c: c.execute(text("INSERT INTO projects (id) VALUES (NULL)")))
+
+
+def test_which_commands_have_the_organisation_alone() -> None:
+    """What names its project shares the organisation; anything else, alone or in a batch, has it alone."""
+    toggle = ToggleFlag(project="shop", flag="x", environment="qa")
+    key = CreateKey(kind=CredentialKind.SERVER, project="shop", environment="qa")
+    relay = replace(key, kind=CredentialKind.RELAY, project=None, environment=None)
+    assert is_of_one_project(Batch(commands=[toggle, key]))
+    assert not is_of_one_project(Batch(commands=[toggle, relay]))
+    assert not is_of_one_project(CreateProject(key="x"))

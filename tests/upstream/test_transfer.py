@@ -15,9 +15,10 @@ from relay.engine.evaluate import evaluate
 from relay.engine.model import Environment
 from relay.engine.parse import parse_flag, parse_segment
 from relay.protocol.state import State
+from tests.upstream.databases import copy_of
 from tests.upstream.management import P, Reply, World
 from tests.upstream.random_projects import ENVIRONMENTS, contexts, documents
-from tests.upstream.rig import Rig, copy_of, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
+from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
 from upstream.api.body import checked
 from upstream.api.project_document import NewProjectBody
 from upstream.domain.commands import CreateFlag, CreateSegment, ImportProject

@@ -23,6 +23,7 @@ def encoded(outcome: Outcome) -> bytes:
             "warnings": outcome.warnings,
             "audit_id": outcome.audit_id,
             "secret": outcome.secret,
+            "report": outcome.report,
         }
     )
 
@@ -38,6 +39,7 @@ def decoded(text: bytes) -> Outcome:
         warnings=tuple(Notice(**notice) for notice in kept["warnings"]),
         audit_id=kept["audit_id"],
         secret=kept["secret"],
+        report=kept.get("report"),
     )
 
 

@@ -47,7 +47,7 @@ async def _counted(scope: Scope) -> Count | None:
         caller = await caller_of(scope)
         if isinstance(caller, Actor):
             principal = (caller.organisation_id, caller.type, caller.id)
-            found: Count | None = limits.of_caller(principal, is_reading=is_reading(scope["method"]))
+            found: Count | None = limits.of_caller(principal, is_reading=is_reading(scope["method"], scope["path"]))
             return found
     by_address: Count | None = limits.of_address(client_address(scope))
     return by_address

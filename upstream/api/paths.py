@@ -8,6 +8,7 @@ PREFIX: Final = "/api/v2"
 
 _SIGN_IN: Final = f"{PREFIX}/auth/"
 _OF_RELAYS: Final = frozenset({f"{PREFIX}/ingest", f"{PREFIX}/changes"})
+_ASKING: Final = frozenset({f"{PREFIX}/explain"})
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -16,15 +17,15 @@ def is_of_relays(path: str) -> bool:
     return path in _OF_RELAYS
 
 
-def is_reading(method: str) -> bool:
-    """Tell whether a request with this method changes nothing."""
-    return method in _READING
+def is_reading(method: str, path: str) -> bool:
+    """Tell whether a request changes nothing: by its method, or because it only asks with a body."""
+    return method in _READING or path in _ASKING
 
 
 def takes_idempotency_key(method: str, path: str) -> bool:
     """Tell whether a request is a management write, which may be repeated with its key; signing in is none."""
     is_management = path.startswith(f"{PREFIX}/") and not path.startswith(_SIGN_IN) and not is_of_relays(path)
-    return is_management and not is_reading(method)
+    return is_management and not is_reading(method, path)
 
 
 def takes_document(path: str) -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from upstream.domain.entities import Credential, Member, RefreshToken
 from upstream.storage import tables
-from upstream.storage.records import one, values_of
+from upstream.storage.records import locked, one, values_of
 
 _table = tables.refresh_tokens
 
@@ -46,7 +46,8 @@ def begin(connection: Connection, member: Member, token: RefreshToken) -> bool:
     Verifying takes long and happens outside the transaction, so the password may have been changed meanwhile; whoever
     knew the old one must not be signed in after the sign-ins have ended.
     """
-    now = one(connection, Member, id=member.id)
+    # Locked, as is whoever changes the password: it ends the sign-ins that it finds, and must find this one.
+    now = locked(connection, Member, id=member.id)
     if now is None or now.password_hash != member.password_hash:
         return False
     add(connection, token)
@@ -58,8 +59,10 @@ def renew(connection: Connection, presented: str, successor: RefreshToken, now_m
 
     One that was used before ends its whole sign-in: two parties hold it.
     """
-    held = one(connection, RefreshToken, hash=presented)
-    member = None if held is None else one(connection, Member, id=held.member_id)
+    seen = one(connection, RefreshToken, hash=presented)
+    # The member first, as everybody does who ends sign-ins; then the token, which two may present at once.
+    member = None if seen is None else locked(connection, Member, id=seen.member_id)
+    held = locked(connection, RefreshToken, hash=presented)
     if held is None or member is None or held.revoked_at is not None or held.expires_at <= now_ms:
         return None
     if held.used_at is not None:
@@ -73,6 +76,10 @@ def renew(connection: Connection, presented: str, successor: RefreshToken, now_m
 
 def end(connection: Connection, family: str, now_ms: int) -> None:
     """End a sign-in: none of its tokens is valid any more."""
+    members = tables.members
+    whose = select(_table.c.member_id).where(_table.c.family == family)
+    # So that a renewal of the same sign-in is over, and what it has added is found.
+    connection.execute(select(members.c.id).where(members.c.id.in_(whose)).with_for_update(key_share=True))
     mine = (_table.c.family == family, _table.c.revoked_at.is_(None))
     connection.execute(update(_table).where(*mine).values(revoked_at=now_ms))
 

@@ -54,6 +54,8 @@ def drafts_of_expired(connection: Connection, now_ms: int) -> Drafts:
         select(objects.c.environment_id, objects.c.key)
         .join(credentials, credentials.c.id == objects.c.key)
         .where(objects.c.kind == "credential", credentials.c.expires_at <= now_ms)
+        # A key whose time is being prolonged now is looked at again once that has happened.
+        .with_for_update(of=credentials, key_share=True)
     )
     drafts: Drafts = {}
     for row in connection.execute(query):

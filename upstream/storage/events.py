@@ -6,6 +6,7 @@ at a time, because the one who writes is kept waiting meanwhile.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, delete, select, tuple_
@@ -46,7 +47,8 @@ def store_events(connection: Connection, records: Iterable[EventRecord], now_ms:
                 "received_at": now_ms,
                 "properties": event.properties,
             }
-            for (environment_id, _), event in first.items()
+            # In one order, as are the counts below, so that two writers do not wait for each other's rows.
+            for (environment_id, _), event in sorted(first.items(), key=itemgetter(0))
         ],
     )
     return len(first)
@@ -95,7 +97,7 @@ def store_counts(connection: Connection, rows: Iterable[CounterRow]) -> None:
     names = ("environment_id", "flag_id", "variation", "reason", "source", "hour_ms")
     connection.execute(
         insert.on_conflict_do_update(index_elements=names, set_=added),
-        [dict(zip(names, key, strict=True)) | {"count": n, "errors": errors[key]} for key, n in counts.items()],
+        [dict(zip(names, key, strict=True)) | {"count": n, "errors": errors[key]} for key, n in sorted(counts.items())],
     )
 
 

@@ -6,15 +6,41 @@ has left it is answered with None, and the follower gets a snapshot instead.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import Connection, Select, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, Text, delete, func, insert, select, update
+from sqlalchemy.ext.compiler import compiles
 
 from relay.protocol.changes import ChangeSet, EnvironmentRef, State
 from relay.protocol.decode import parse_message
 from upstream.storage import tables
 
 DAY_MS = 86_400_000
+
+
+class _Timeline(ColumnElement[str]):
+    """What follows a lineage's id in an epoch: on PostgreSQL the server's timeline, else nothing.
+
+    A standby that takes over begins a new timeline, and may lack what was committed last: its revisions are others.
+    """
+
+    inherit_cache = True
+    type = Text()
+
+
+@compiles(_Timeline)
+def _no_timeline(_element: _Timeline, _compiler: Any, **_: Any) -> str:
+    return "''"
+
+
+@compiles(_Timeline, "postgresql")
+def _timeline(_element: _Timeline, _compiler: Any, **_: Any) -> str:
+    # Not pg_control_checkpoint(), which goes on naming the old timeline until the first checkpoint after a failover.
+    return "('-' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))"
+
+
+EPOCH = select(tables.lineage.c.id + _Timeline())
+"""Selects the epoch of every stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +54,19 @@ class Head:
 
 
 def lineage(connection: Connection) -> str:
-    """Return the id of this database's line of revisions, which is the epoch of every stream."""
-    return str(connection.execute(select(tables.lineage.c.id)).scalar_one())
+    """Return which line of revisions this is: the epoch of every stream."""
+    return str(connection.execute(EPOCH).scalar_one())
 
 
 def found_lineage(connection: Connection, lineage_id: str, now_ms: int) -> None:
     """Give a new database its lineage (16 hex digits); an existing one keeps its own."""
     if connection.execute(select(func.count()).select_from(tables.lineage)).scalar_one() == 0:
         connection.execute(insert(tables.lineage), {"id": lineage_id, "created_at": now_ms})
+
+
+def renew_lineage(connection: Connection, lineage_id: str, now_ms: int) -> None:
+    """Begin a new line of revisions, as after a restore: what followers hold may be ahead of what is stored now."""
+    connection.execute(update(tables.lineage).values(id=lineage_id, created_at=now_ms))
 
 
 def heads(connection: Connection) -> list[Head]:

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from upstream.storage.history import found_lineage
+from upstream.storage.locks import lock_schema
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -21,12 +22,15 @@ class SchemaTooNew(Exception):
     """The database was migrated by a newer version of Halyard than this one."""
 
 
-def migrate(connection: Connection, *, lineage_id: str, now_ms: int, target: str = "head") -> None:
-    """Lead the schema to `target` and give a new database its lineage. The caller's transaction holds it all.
+def migrate(connection: Connection, *, lineage_id: str, now_ms: int, target: str = "head") -> str:
+    """Lead the schema to `target` and give a new database its lineage; returns the schema that it now has.
+
+    The caller's transaction holds it all. Where several processes start at once, one does it and the others wait.
 
     Raises:
         SchemaTooNew: the database is ahead of this program.
     """
+    lock_schema(connection)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
@@ -41,3 +45,4 @@ def migrate(connection: Connection, *, lineage_id: str, now_ms: int, target: str
             )
     command.upgrade(config, target)
     found_lineage(connection, lineage_id, now_ms)
+    return str(MigrationContext.configure(connection).get_current_revision())

@@ -17,6 +17,7 @@ from relay.protocol.encode import Audience, encode_changes
 from relay.protocol.hashing import EMPTY_HASH, canonical, object_hash, shift_hash
 from relay.protocol.state import ChangeSet
 from upstream.storage import tables
+from upstream.storage.history import EPOCH
 
 Render: TypeAlias = Callable[[int], dict[str, Any] | None]
 """Renders an object, given the version to write into it; None = it is not published."""
@@ -36,10 +37,11 @@ _HEAD = (
         _environments.c.revision,
         _environments.c.content_hash,
         _environments.c.credentials_hash,
-        select(tables.lineage.c.id).scalar_subquery().label("epoch"),
+        EPOCH.scalar_subquery().label("epoch"),
     )
     .where(_THIS_ENVIRONMENT)
-    .with_for_update(of=_environments)
+    # Not FOR UPDATE: that would wait for whoever has just added a row which refers to this one.
+    .with_for_update(of=_environments, key_share=True)
 )
 _ADVANCE = (
     update(_environments)
@@ -119,7 +121,10 @@ def publish(connection: Connection, drafts: Mapping[str, Mapping[Name, Render]],
 
 
 def _publish_one(connection: Connection, environment_id: str, drafts: Mapping[Name, Render], now_ms: int) -> int | None:
-    head = connection.execute(_HEAD, {"of_id": environment_id}).one()
+    head = connection.execute(_HEAD, {"of_id": environment_id}).one_or_none()
+    if head is None:
+        # Deleted since it was drafted; only who drafts without a lock (expired keys) comes across that.
+        return None
     stored = _stored(connection, environment_id, drafts) if head.revision else {}
     difference = _compared(drafts, stored, head.revision + 1)
     if not difference.upsert and not difference.remove:

@@ -150,6 +150,18 @@ def one(connection: Connection, kind: type[E], **equal: Any) -> E | None:
     return None if row is None else made(kind, row)
 
 
+@cache
+def _locking(table: Table, names: tuple[str, ...]) -> Select[Any]:
+    # Weaker than FOR UPDATE, so that rows which refer to this one can be added meanwhile.
+    return _equalling(table, names).with_for_update(key_share=True)
+
+
+def locked(connection: Connection, kind: type[E], **equal: Any) -> E | None:
+    """Return the one entity as it stays until this transaction ends: nobody else can change it."""
+    row = connection.execute(_locking(TABLES[kind], tuple(equal)), equal).one_or_none()
+    return None if row is None else made(kind, row)
+
+
 def every(connection: Connection, kind: type[E], **equal: Any) -> list[E]:
     """Return all entities whose columns have these values."""
     return [made(kind, row) for row in connection.execute(_equalling(TABLES[kind], tuple(equal)), equal)]
@@ -195,14 +207,23 @@ def save(connection: Connection, entities: Sequence[Entity]) -> None:
         Stale: a stored version is not the one that an entity follows.
     """
     fresh: dict[Table, list[dict[str, Any]]] = {}
+    known: list[Entity] = []
     for entity in entities:
         if entity.version == 1:
             fresh.setdefault(TABLES[type(entity)], []).append(values_of(entity))
         else:
-            _replace(connection, entity)
+            known.append(entity)
+    # In one order everywhere, as each row is locked from here on.
+    for entity in sorted(known, key=_place):
+        _replace(connection, entity)
     for table, rows in fresh.items():
         for start in range(0, len(rows), INSERT_ROWS):
             connection.execute(insert(table), rows[start : start + INSERT_ROWS])
+
+
+def _place(entity: Entity) -> tuple[str, ...]:
+    table = TABLES[type(entity)]
+    return table.name, *(str(getattr(entity, column.name)) for column in table.primary_key)
 
 
 @cache

@@ -16,6 +16,7 @@ from upstream.domain.facts import Decision, Facts
 from upstream.storage import tables
 from upstream.storage.drafts import Drafts, drafts_of, drafts_of_expired, still_there
 from upstream.storage.entity_history import note_versions
+from upstream.storage.locks import lock_for
 from upstream.storage.publication import publish
 from upstream.storage.records import remove, save, values_of
 from upstream.storage.view import StoredView
@@ -49,8 +50,10 @@ def carry_out(connection: Connection, command: Command, facts: Facts) -> Committ
     """
     decisions: list[Decision] = []
     drafts: Drafts = {}
+    lock_for(connection, command, facts)
+    view = StoredView(connection, is_deciding=True)
     for each in command.commands if isinstance(command, Batch) else (command,):
-        whole = decide(each, StoredView(connection), facts)
+        whole = decide(each, view, facts)
         for decision in (*whole.parts, whole):
             decisions.append(decision)
             _write(connection, decision, facts)

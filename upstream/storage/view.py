@@ -22,7 +22,7 @@ from upstream.domain.entities import (
 from upstream.domain.naming import is_id
 from upstream.storage import tables
 from upstream.storage.entity_history import version_of
-from upstream.storage.records import columns, every, find_all, made, one
+from upstream.storage.records import columns, every, find_all, locked, made, one
 
 
 def named(table: Table, reference: str) -> ColumnElement[bool]:
@@ -36,10 +36,16 @@ def has_members(connection: Connection) -> bool:
 
 
 class StoredView:
-    """Implements `upstream.domain.facts.View`."""
+    """Implements `upstream.domain.facts.View`.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        connection: the transaction.
+        is_deciding: whether a write follows from what is seen, so that the project must stay as it is until then.
+    """
+
+    def __init__(self, connection: Connection, *, is_deciding: bool = False) -> None:
         self._connection = connection
+        self._find_project = locked if is_deciding else one
 
     def organisation(self, organisation_id: str) -> Organisation | None:
         """Return an organisation."""
@@ -51,8 +57,8 @@ class StoredView:
         return found[0] if found else None
 
     def project(self, organisation_id: str, reference: str) -> Project | None:
-        """Return a project of the organisation."""
-        return one(self._connection, Project, organisation_id=organisation_id, **_by(reference))
+        """Return a project of the organisation; whoever decides has it alone from here on (`storage.locks`)."""
+        return self._find_project(self._connection, Project, organisation_id=organisation_id, **_by(reference))
 
     def projects(self, organisation_id: str) -> Sequence[Project]:
         """Return all projects of the organisation."""

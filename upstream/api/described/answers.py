@@ -103,6 +103,7 @@ ANSWERS: Final[Mapping[str, str | None]] = {
     "PATCH /members/{id}": "Member",
     "DELETE /members/{id}": None,
     "GET /audit": "AuditPage",
+    "GET /audit:verify": "AuditReport",
     "GET /projects/{p}/audit": "AuditPage",
     "GET /projects/{p}/metrics": "CountPage",
     "GET /projects/{p}/events": "EventPage",

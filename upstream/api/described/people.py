@@ -6,6 +6,8 @@ from typing import Any, Final
 from upstream.api.described.parts import (
     ID,
     NUMBER,
+    OBJECT,
+    SWITCH,
     TEXT,
     TIME,
     Described,
@@ -85,10 +87,12 @@ _AUDIT_EXAMPLE: Final[dict[str, Any]] = {
     "project_id": SHOP,
     "environment_id": PRODUCTION,
     "changes": [{"path": "enabled", "before": False, "after": True}],
+    "patch": [{"op": "replace", "path": "/enabled", "value": True}],
     "reason": None,
     "edge_at": None,
     "request_id": "671d23d4-8",
     "via": "api",
+    "address": "192.0.2.1",
     "revisions": {PRODUCTION: 42},
 }
 
@@ -142,16 +146,40 @@ PEOPLE: Final[Mapping[str, Described]] = {
                 "project_id": nullable(ID),
                 "environment_id": nullable(ID),
                 "changes": list_of(ref("Change")),
+                "patch": noted(list_of(OBJECT), "The changes as an RFC 6902 JSON patch."),
                 "reason": nullable(TEXT),
                 "edge_at": noted(nullable(TIME), "When it was done at a relay."),
                 "request_id": nullable(TEXT),
                 "via": TEXT,
+                "address": noted(nullable(TEXT), "Where the request came from."),
                 "revisions": noted(map_of(NUMBER), "The revisions that it made, by environment id."),
             }
         ),
         _AUDIT_EXAMPLE,
     ),
     "AuditPage": page_of("AuditEntry", _AUDIT_EXAMPLE),
+    "AuditReport": Described(
+        record(
+            {
+                "is_intact": SWITCH,
+                "sealed": NUMBER,
+                "unsealed": noted(NUMBER, "Entries that are so new that they have no seal yet."),
+                "mark": noted(nullable(TEXT), "To be kept, and sent as `expect` of a later verification."),
+                "faults": list_of(
+                    record({"kind": TEXT, "number": nullable(NUMBER), "audit_id": nullable(TEXT), "detail": TEXT})
+                ),
+                "all_faults_named": SWITCH,
+            }
+        ),
+        {
+            "is_intact": True,
+            "sealed": 1_204,
+            "unsealed": 2,
+            "mark": f"1204:{'7c' * 32}",
+            "faults": [],
+            "all_faults_named": True,
+        },
+    ),
     "Session": Described(
         record(_SESSION),
         {"access_token": "eyJhbGciOi…", "refresh_token": "hal_refresh_…", "token_type": "Bearer", "expires_in": 3_600},

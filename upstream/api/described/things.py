@@ -92,6 +92,10 @@ _SEGMENT_EXAMPLE: Final[dict[str, Any]] = {
     "include": ["user-1"], "exclude": [], "when": {"attribute": "plan", "op": "in", "values": ["beta"]},
     **EDITED_EXAMPLE,
 }  # fmt: skip
+_STATES: Final = noted(
+    map_of(ref("FlagState")), "By key; missing only where a repeated write is answered after the flag is gone."
+)
+
 THINGS: Final[Mapping[str, Described]] = {
     "Warning": Described(
         record({"code": TEXT, "detail": TEXT}, description="What should be known although the change was made."),
@@ -137,7 +141,7 @@ THINGS: Final[Mapping[str, Described]] = {
         {"enabled": True, "version": 3, "last_evaluated_at": "2026-11-21T06:00:00.000Z"},
     ),
     "Flag": Described(
-        record({**FLAG, "environments": map_of(ref("FlagState"))}, {"stale": list_of(ref("Stale")), **WARNINGS}),
+        record(FLAG, {"environments": _STATES, "stale": list_of(ref("Stale")), **WARNINGS}),
         {
             **FLAG_EXAMPLE,
             "environments": {"production": {"enabled": True, "version": 3, "last_evaluated_at": None}},
