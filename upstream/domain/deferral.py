@@ -29,9 +29,10 @@ _NEVER = (
     g.WithdrawRequest,
 )
 _ONE_PROJECT = "Only changes within one project that is there already can be scheduled or proposed."
-_FLAGS = ("flag", "flags")
+_FLAGS = ("flag",)
+_PROJECTS = ("into",)
 _SEGMENTS = ("segment",)
-_ENVIRONMENTS = ("environment", "environments", "source", "target", "from_environment", "to_environment")
+_ENVIRONMENTS = ("environment", "environments", "source")
 
 
 def flattened(command: Command) -> tuple[Command, ...]:
@@ -103,6 +104,8 @@ def pinned(command: Command, project: Project, view: View) -> Command:
 def _finding(name: str, project: Project, view: View) -> Callable[[str], str] | None:
     if name in _FLAGS:
         return lambda reference: _id(view.flag(project.id, reference), reference)
+    if name in _PROJECTS:
+        return lambda reference: _id(view.project(project.organisation_id, reference), reference)
     if name in _SEGMENTS:
         return lambda reference: _id(view.segment(project.id, reference), reference)
     if name in _ENVIRONMENTS:
