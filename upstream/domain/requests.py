@@ -171,7 +171,7 @@ def check_author(request: ChangeRequest, view: View, facts: Facts) -> None:
 
 def _wrong_status(request: ChangeRequest, what: str, *, code: str = "request_not_open") -> Rejected:
     detail = f"This change request is {request.status} and cannot be {what}."
-    return Rejected(Kind.CONFLICT, detail, code=code, extra={"status": str(request.status)})
+    return Rejected(Kind.CONFLICT, detail, code=code)
 
 
 def voided_by(requests: Sequence[ChangeRequest], decisions: Iterable[Decision], facts: Facts) -> tuple[Decision, ...]:

@@ -98,7 +98,7 @@ def fail_schedule(command: FailSchedule, view: View, facts: Facts) -> Decision:
 def _check_pending(schedule: Schedule) -> None:
     if schedule.status is not ScheduleStatus.PENDING:
         detail = f"This scheduled change is {schedule.status} already."
-        raise Rejected(Kind.CONFLICT, detail, code="schedule_not_pending", extra={"status": str(schedule.status)})
+        raise Rejected(Kind.CONFLICT, detail, code="schedule_not_pending")
 
 
 def _ended(
