@@ -219,7 +219,7 @@ async def test_a_flag_that_is_older_than_its_history_was_there_at_every_revision
 
 
 NAMES = st.text("abcxyz", min_size=1, max_size=5)
-EDITS = st.one_of(
+EDITS: st.SearchStrategy[Any] = st.one_of(
     st.builds(dict, name=NAMES),
     st.builds(dict, tags=st.lists(NAMES, max_size=3)),
     st.builds(dict, is_active=st.booleans()),

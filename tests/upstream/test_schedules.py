@@ -15,7 +15,7 @@ from upstream.domain.commands import CreateToken, DeleteMember, RevokeToken, Upd
 from upstream.domain.entities import Role
 from upstream.scheduler import POLL_S, Scheduler
 from upstream.storage import schedules
-from upstream.storage.errors import Stale
+from upstream.storage.errors import Stale, Unavailable
 from upstream.storage.view import StoredView
 
 F = f"{P}/flags/checkout"
@@ -324,3 +324,37 @@ async def test_several_changes_at_once_wait_as_one(world: World) -> None:
     done = await world.api.shown(f"{P}/schedules/{made['id']}")
     assert len(done["result"]["audit_ids"]) == 2
     assert (await world.api.shown(f"{P}/flags/second/environments/production"))["enabled"]
+
+
+async def test_a_repeated_request_schedules_once(world: World) -> None:
+    """With an Idempotency-Key the same schedule is answered again, and there is one."""
+    path, headers = f"{F}:toggle?{at(world)}", {"Idempotency-Key": "once"}
+    first = await world.api.call("POST", path, ON, headers=headers)
+    again = await world.api.call("POST", path, ON, headers=headers)
+    assert (first.status, again.status) == (202, 202)
+    assert again.body == first.body
+    assert again.headers["location"] == first.headers["location"]
+    assert (await world.api.shown(f"{P}/schedules"))["total"] == 1
+
+
+async def test_the_task_outlives_a_database_that_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tries again after `POLL_S`, and what was due is done then."""
+    await scheduled(world, in_s=1)
+    world.clock.jump_wall(1_000)
+    real = schedules.run
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(schedules, "run", away)
+    task = asyncio.create_task(scheduler(world).run())
+    try:
+        await until(lambda: world.clock.slept == [POLL_S])
+        monkeypatch.setattr(schedules, "run", real)
+        await world.clock.advance(POLL_S)
+        await until(lambda: len(world.clock.slept) == 2)
+        assert await is_on(world)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -250,5 +250,5 @@ def _compared(connection: Connection, thing: _Thing, left: int, right: int) -> d
     return {
         "from": _head(before),
         "to": _head(after),
-        "changes": changes_between(before.entity, after.entity),
+        "changes": shapes.shown_changes(changes_between(before.entity, after.entity)),
     }

@@ -17,17 +17,24 @@ def recorded(actor: Actor) -> dict[str, str | None]:
 
 
 def person(actor: Actor, view: View) -> str:
-    """Return who stands behind an actor: of a token whoever made it, so that nobody approves themselves with one."""
+    """Return who stands behind an actor: of a token whoever made it, so that nobody approves themselves with one.
+
+    Raises:
+        Rejected: FORBIDDEN: too many tokens were made with each other to follow them.
+    """
     found = actor.id if actor.id is not None else actor.type
     if actor.type != "token":
         return found
-    # A token can make tokens; the chain ends, as each is older than the one that it made.
+    # A token can make tokens; whoever hides behind many of them is nobody, lest they approve themselves.
     for _ in range(_TOKENS_FOLLOWED):
         token = view.credential(actor.organisation_id, found)
         if token is None or token.created_by is None:
-            break
+            return found
         found = token.created_by
-    return found
+    detail = (
+        f"This token was made by a token, and so on over {_TOKENS_FOLLOWED} tokens: who stands behind it is not clear."
+    )
+    raise Rejected(Kind.FORBIDDEN, detail, code="person_unknown")
 
 
 def actor_again(kept: JsonObject, organisation_id: str, view: View, facts: Facts) -> Actor:

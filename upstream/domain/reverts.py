@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from upstream.domain.configs import missing_segments, verify
+from upstream.domain.configs import config_of, missing_segments, verify
 from upstream.domain.diff import changes_between
 from upstream.domain.entities import Environment, Flag, FlagConfig, JsonObject, Project, Segment
 from upstream.domain.errors import Kind, Problems, Rejected
@@ -76,10 +76,8 @@ def _revert_itself(command: RevertFlag, flag: Flag, view: View, facts: Facts) ->
 def _revert_config(  # noqa: PLR0913, PLR0917 - each of them is needed
     command: RevertFlag, project: Project, flag: Flag, environment: Environment, view: View, facts: Facts
 ) -> Decision:
-    config = view.config(flag.id, environment.id)
+    config = config_of(view, flag, environment)
     place = f"flag {flag.key!r} in {environment.key!r}"
-    if config is None:
-        raise no_version(place, command.version)
     check_version(config, command.if_match)
     earlier = _earlier_config(command, environment, flag, view)
     if earlier is None:

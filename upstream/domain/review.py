@@ -59,13 +59,9 @@ def _is_flag_felt(
     flag: Flag | None, config: FlagConfig | None, flag_id: str, environment: Environment, view: View
 ) -> bool:
     """Tell whether the flag is published otherwise than before; `flag` and `config` are what is saved of it."""
-    if flag is not None and flag.version == 1:
-        return config is not None and config.enabled
     config_before = view.config(flag_id, environment.id)
-    if config is not None and config_before is None:
-        return config.enabled
     if config is not None:
-        return True
+        return config_before is not None or config.enabled
     if flag is None or config_before is None:
         return False
     before = view.flag(flag.project_id, flag_id)

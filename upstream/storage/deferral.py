@@ -22,7 +22,6 @@ from upstream.domain.deferral import (
     without_versions,
 )
 from upstream.domain.entities import JsonObject
-from upstream.domain.errors import Kind, Rejected
 from upstream.domain.facts import Facts
 from upstream.domain.governance_commands import AmendRequest, CreateSchedule, ProposeChange
 from upstream.domain.requests import check_author, waiting_request_of
@@ -137,8 +136,6 @@ def propose_to(connection: Connection, command: Command, request_id: str, facts:
     whole = Batch(commands=(*before, *(without_versions(each) for each in commands)))
     rehearsal = rehearse(connection, whole, reviewed)
     project = project_concerned(rehearsal.done.decisions, view, facts)
-    if project.id != request.project_id:
-        raise Rejected(Kind.INVALID, "This change request is about another project.", code="cannot_wait")
     added = [encode(without_versions(pinned(each, project, view))) for each in commands]
     amending = AmendRequest(
         project=project.id,
