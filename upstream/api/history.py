@@ -17,8 +17,9 @@ from upstream.api.answers import Json, changed
 from upstream.api.body import Body, JsonBody
 from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
+from upstream.api.flag_states import states_after
 from upstream.api.paging import Found, Paged
-from upstream.api.places import FlagRef, InProject, ProjectRead, ProjectWrite, SegmentRef
+from upstream.api.places import FlagRef, InProject, ProjectRead, ProjectWrite, SegmentRef, place_of
 from upstream.api.services import Served
 from upstream.domain.diff import changes_between
 from upstream.domain.entities import AuditEntry, Environment, Flag
@@ -129,10 +130,16 @@ async def revert_flag(
     f: FlagRef,
     if_match: IfMatch,
     body: Annotated[RevertBody, Depends(JsonBody(RevertBody))],
+    services: Served,
     doing: Doing,
 ) -> Response:
     """Restore what a flag, or its config in an environment, was at a version: as a new version."""
-    return changed(await doing(RevertFlag(project=at.project.id, flag=f, if_match=if_match, **body.given()), at.actor))
+    place = None if body.environment is None else await place_of(services, at.project, f, body.environment)
+    command = RevertFlag(project=at.project.id, flag=f, if_match=if_match, **body.given())
+    outcome = await doing(command, at.actor)
+    if place is None:
+        return changed(outcome, await states_after(services, outcome))
+    return changed(outcome, {"flag": place.flag.key, "environment": place.environment.key})
 
 
 @router.get("/segments/{s}/history")
