@@ -1,6 +1,11 @@
 """`halyard`, and `python -m upstream`: the command line, or how to install what it needs."""
 
+import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typer import Typer
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
@@ -17,7 +22,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        from upstream.cli import app  # noqa: PLC0415 - what it imports may not be installed
+        app = _program()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in {"relay", "upstream"}:
             raise
@@ -29,6 +34,27 @@ def _run() -> None:
         )
         sys.exit(2)
     app()
+
+
+def _program() -> "Typer":
+    """Return the command line: only the daily work where that is asked for, as all of it takes four times as long."""
+    # What these import may not be installed.
+    from upstream.console import app as console  # noqa: PLC0415
+
+    if _first_word() in console.names():
+        program = console.new_program()
+        console.add_to(program)
+        return program
+    from upstream.cli import app  # noqa: PLC0415
+
+    return app
+
+
+def _first_word() -> str:
+    """Return the word behind `halyard`, also of a line that a shell wants to have completed."""
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    words = typed.split()[1:] if "_HALYARD_COMPLETE" in os.environ else sys.argv[1:]
+    return words[0] if words else ""
 
 
 if __name__ == "__main__":

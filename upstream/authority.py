@@ -7,29 +7,30 @@ committed the wake-up is sent even if the caller has gone away. A write that may
 same transaction (`Once`).
 """
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from sqlalchemy import Connection
 
 from relay.clock import Clock
-from upstream.domain.affected import Affected, affected_by
 from upstream.domain.commands import Command
-from upstream.domain.entities import Change, Entity, Environment, JsonObject
+from upstream.domain.entities import Change, Entity, Environment, JsonObject, Schedule
 from upstream.domain.facts import Entropy, Facts, Notice
-from upstream.domain.permissions import Actor
+from upstream.domain.permissions import Actor, system_actor
 from upstream.steady import SteadyClock
+from upstream.storage import deferral, schedules
 from upstream.storage.database import Database
+from upstream.storage.deferral import Rehearsal, rehearse
 from upstream.storage.edge import Delivery, Taken, take
 from upstream.storage.events import FORGOTTEN_AT_ONCE, forget_batches, forget_events
 from upstream.storage.history import DAY_MS, compact, forget_idempotency
 from upstream.storage.idempotency import UNANSWERED, Claim, claim, keep
 from upstream.storage.transaction import Committed, carry_out, expire_credentials
-from upstream.storage.view import StoredView
 
 logger = logging.getLogger(__name__)
 
@@ -86,23 +87,6 @@ class Once:
     keeping: Callable[[Outcome], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What a command would do, and who would feel it."""
-
-    outcome: Outcome
-    affected: Affected
-
-
-class _TakenBackError(Exception):
-    """Carries what was done out of the transaction that its raising takes back."""
-
-    def __init__(self, done: Committed, affected: Affected) -> None:
-        super().__init__()
-        self.done = done
-        self.affected = affected
-
-
 def outcome_of(done: Committed) -> Outcome:
     """Return what the caller is told of a transaction."""
     decision = done.decision
@@ -138,6 +122,8 @@ class Authority:
         self._notifier = notifier
         self._on_audited = on_audited
         self._steady = SteadyClock(clock)
+        self.scheduled = asyncio.Event()
+        """Set when a change was scheduled: the next one may be due sooner than it was thought."""
 
     async def execute(self, command: Command, actor: Actor, once: Once | None = None) -> Outcome:
         """Carry out `command` for `actor`; with `once`, keep the outcome for when it comes again.
@@ -147,7 +133,9 @@ class Authority:
             KeyTaken: it was carried out under the same key before; nothing changed.
             Unavailable: the database cannot take it now; nothing changed.
         """
-        work = self._work(command, actor)
+        return await self._done(partial(carry_out, command=command, facts=self._facts(actor)), once)
+
+    async def _done(self, work: Callable[[Connection], Committed], once: Once | None) -> Outcome:
         return outcome_of(await self._database.write(work if once is None else self._kept(work, once), self._wake))
 
     def _kept(self, work: Callable[[Connection], Committed], once: Once) -> Callable[[Connection], Committed]:
@@ -162,28 +150,69 @@ class Authority:
 
         return carry_and_keep
 
-    async def preview(self, command: Command, actor: Actor) -> Preview:
-        """Find out what `command` would do: everything is carried out and taken back again.
+    async def preview(self, command: Command, actor: Actor, *, is_reviewed: bool = False) -> Rehearsal:
+        """Find out what `command` would do (`is_reviewed`: if it were approved); it is carried out and taken back.
 
         Raises:
             Rejected: the command would be refused.
             Unavailable: the database cannot take it now.
         """
-        carry = self._work(command, actor)
+        facts = replace(self._facts(actor), is_reviewed=is_reviewed)
+        return await self._database.write(partial(rehearse, command=command, facts=facts))
 
-        def carry_and_take_back(connection: Connection) -> None:
-            done = carry(connection)
-            raise _TakenBackError(done, affected_by(done.decisions, StoredView(connection)))
+    async def schedule(self, command: Command, actor: Actor, run_at: int, once: Once | None = None) -> Outcome:
+        """Try `command` now and keep it until `run_at`.
 
-        try:
-            await self._database.write(carry_and_take_back)
-        except _TakenBackError as taken_back:
-            return Preview(outcome_of(taken_back.done), taken_back.affected)
-        raise AssertionError("unreachable")  # pragma: no cover
+        Raises:
+            Rejected: it cannot wait, or would be refused now.
+            KeyTaken, Unavailable: as for `execute`.
+        """
+        work = partial(deferral.schedule, command=command, run_at=run_at, facts=self._facts(actor))
+        return await self._done(work, once)
 
-    def _work(self, command: Command, actor: Actor) -> Callable[[Connection], Committed]:
-        facts = Facts(now_ms=self._clock.wall_ms(), entropy=self._entropy, actor=actor)
-        return partial(carry_out, command=command, facts=facts)
+    async def propose(self, command: Command, actor: Actor, title: str, once: Once | None = None) -> Outcome:
+        """Try `command` now and open a change request with it.
+
+        Raises:
+            Rejected: it cannot wait, or would be refused even if it were approved.
+            KeyTaken, Unavailable: as for `execute`.
+        """
+        work = partial(deferral.propose, command=command, title=title, facts=self._facts(actor))
+        return await self._done(work, once)
+
+    async def propose_to(self, command: Command, actor: Actor, request_id: str, once: Once | None = None) -> Outcome:
+        """Try `command` now, together with what a change request holds, and add it there.
+
+        Raises:
+            Rejected: it cannot wait, or the whole would be refused even if it were approved.
+            KeyTaken, Unavailable: as for `execute`.
+        """
+        work = partial(deferral.propose_to, command=command, request_id=request_id, facts=self._facts(actor))
+        return await self._done(work, once)
+
+    async def run_schedule(self, schedule_id: str) -> Outcome | None:
+        """Carry out a schedule that is due, or note with what it is refused; None when it is not pending any more.
+
+        Raises:
+            Unavailable: the database cannot take it now, or another process was first; nothing changed.
+        """
+        now_ms = self._clock.wall_ms()
+        work = partial(schedules.run, schedule_id=schedule_id, now_ms=now_ms, entropy=self._entropy)
+        done = await self._database.write(work, self._wake_if_done)
+        return None if done is None else outcome_of(done)
+
+    async def fail_schedule(self, schedule_id: str, code: str, detail: str) -> None:
+        """Note why a schedule that is due was not carried out, where it could not be noted together with trying it.
+
+        Raises:
+            Unavailable: the database cannot take it now; nothing changed.
+        """
+        facts = self._facts(system_actor())
+        work = partial(schedules.fail, schedule_id=schedule_id, code=code, detail=detail, facts=facts)
+        await self._database.write(work, self._wake_if_done)
+
+    def _facts(self, actor: Actor) -> Facts:
+        return Facts(now_ms=self._clock.wall_ms(), entropy=self._entropy, actor=actor)
 
     async def take_from_edge(self, delivery: Delivery) -> Taken:
         """Carry out what was done at a relay; once, however often it is handed over.
@@ -237,6 +266,12 @@ class Authority:
             for entity in (*decision.save, *decision.remove):
                 if isinstance(entity, Environment):
                     self._notifier.wake(entity.id, None)
+                elif isinstance(entity, Schedule):
+                    self.scheduled.set()
+
+    def _wake_if_done(self, done: Committed | None) -> None:
+        if done is not None:
+            self._wake(done)
 
     def _wake_all(self, revisions: Mapping[str, int]) -> None:
         for environment_id, revision in revisions.items():

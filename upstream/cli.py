@@ -24,19 +24,14 @@ from relay.settings_example import render
 from relay.settings_reader import Source
 from relay.version import VERSION
 from upstream import maintenance, up, verification
+from upstream.console import app as console
 from upstream.data_dir import write_private
 from upstream.domain.audit_chain import parse_mark
 from upstream.first_start import RELAY_KEY_FILE, Owner
 from upstream.launcher import GaveUp
 from upstream.settings import UpstreamSettings, load
 
-app = typer.Typer(
-    name="halyard",
-    help="Feature flags in two services: an upstream authority and a relay beside your application.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = console.new_program()
 upstream_app = typer.Typer(
     help="The authority: projects, flags, keys, audit and the change stream.", no_args_is_help=True
 )
@@ -45,6 +40,7 @@ audit_app = typer.Typer(help="The audit log as it lies in the database.", no_arg
 app.add_typer(upstream_app, name="upstream")
 upstream_app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
+console.add_to(app)
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -52,7 +48,10 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIRECTORY", help="Where everything is kept.")]
 BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
-Port = Annotated[int | None, typer.Option(metavar="PORT", min=0, max=65_535, show_default=False)]
+Port = Annotated[
+    int | None,
+    typer.Option(metavar="PORT", min=0, max=65_535, show_default=False, help="Where to listen; 0 is any that is free."),
+]
 COLOURS = {"upstream": "cyan", "relay": "magenta", "": "yellow"}
 
 

@@ -35,6 +35,7 @@ from upstream.authority import Authority, SystemEntropy
 from upstream.first_start import setup_token
 from upstream.ingest import StoredCounts, StoredIntake
 from upstream.notifier import Feed, Notifier, StoredHistory
+from upstream.scheduler import Scheduler
 from upstream.sealing import Sealer
 from upstream.settings import UpstreamSettings
 from upstream.storage.database import Database, Unavailable
@@ -75,6 +76,7 @@ class Upstream:
         waker = self._redis_wakes or notifier
         self._sealer = Sealer(database, clock)
         self._authority = Authority(database, clock, SystemEntropy(), waker, self._sealer.wake)
+        self._scheduler = Scheduler(database, self._authority, clock)
         window = settings.window
         self._store = Store(
             clock,
@@ -121,6 +123,7 @@ class Upstream:
         start("counters", self._counters.run)
         start("audit seals", self._sealer.run)
         start("housekeeping", self._keep_house)
+        start("schedules", self._scheduler.run)
         if self._redis_wakes is not None:
             start("redis speaking", self._redis_wakes.run_speaking)
             start("redis listening", self._redis_wakes.run_listening)

@@ -121,6 +121,25 @@ NEEDED: dict[str, Needed] = {
     "GET /projects/{p}/segments/{s}": READ,
     "PUT PATCH /projects/{p}/segments/{s}": WRITE,
     "DELETE /projects/{p}/segments/{s}": REMOVE,
+    "GET /projects/{p}/flags/{f}/history": READ,
+    "GET /projects/{p}/flags/{f}/history/{version}": READ,
+    "GET /projects/{p}/flags/{f}/history:at": READ,
+    "GET /projects/{p}/flags/{f}/history:compare": READ,
+    "POST /projects/{p}/flags/{f}:revert": WRITE,
+    "GET /projects/{p}/segments/{s}/history": READ,
+    "GET /projects/{p}/segments/{s}/history/{version}": READ,
+    "GET /projects/{p}/segments/{s}/history:compare": READ,
+    "POST /projects/{p}/segments/{s}:revert": WRITE,
+    "GET /projects/{p}/schedules": READ,
+    "GET /projects/{p}/schedules/{id}": READ,
+    "DELETE /projects/{p}/schedules/{id}": WRITE,
+    "GET /projects/{p}/change-requests": READ,
+    "GET /projects/{p}/change-requests/{id}": READ,
+    "PATCH /projects/{p}/change-requests/{id}": WRITE,
+    "POST /projects/{p}/change-requests/{id}:approve": WRITE,
+    "POST /projects/{p}/change-requests/{id}:reject": WRITE,
+    "POST /projects/{p}/change-requests/{id}:withdraw": WRITE,
+    "POST /projects/{p}/change-requests/{id}:apply": WRITE,
     "GET /projects/{p}/metrics": READ,
     "GET /projects/{p}/events": READ,
     "GET /projects/{p}/audit": Action.AUDIT_READ,
@@ -145,7 +164,6 @@ NEEDED: dict[str, Needed] = {
     "POST /ingest": frozenset({Kind.RELAY, Kind.SERVER}),
     "POST /changes": frozenset({Kind.RELAY}),
 }
-
 
 # What stands in a path: things of Acme's project `shop`. Others (`{id}`) are found by the resource that they belong to.
 NAMES = {"p": "shop", "e": "production", "f": "checkout", "s": "testers"}

@@ -274,6 +274,8 @@ LISTS = (
     "/api/v2/projects/shop/environments",
     "/api/v2/projects/shop/flags",
     "/api/v2/projects/shop/segments",
+    "/api/v2/projects/shop/schedules",
+    "/api/v2/projects/shop/change-requests",
     "/api/v2/projects/shop/audit",
     "/api/v2/keys",
     "/api/v2/tokens",

@@ -34,6 +34,7 @@ from upstream.domain.flag_commands import (
     TagFlag,
     UpdateRule,
 )
+from upstream.domain.governance_commands import ApplyRequest, RevertFlag
 
 COMMANDS: list[Command] = [
     CreateFlag(
@@ -58,6 +59,8 @@ COMMANDS: list[Command] = [
     AddVariation(project="shop", flag="a", variation={"value": None}),
     CreateFlag(project="shop", name="A", template="ab_test", flavor="json"),
     UpdateFlag(project="shop", flag="a", name="A", base_version=3),
+    RevertFlag(project="shop", flag="a", environment="e", revision=7),
+    ApplyRequest(project="shop", request="r"),
     Batch(commands=(ToggleFlag(project="shop", flag="a", environment="e"), UpdateFlag(project="shop", flag="b"))),
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from upstream.domain.diff import patch_of
 from upstream.domain.entities import (
     AuditEntry,
     Change,
+    ChangeRequest,
     Credential,
     Entity,
     Environment,
@@ -21,6 +22,7 @@ from upstream.domain.entities import (
     Organisation,
     Project,
     Rule,
+    Schedule,
     Segment,
     Variation,
 )
@@ -28,15 +30,18 @@ from upstream.domain.entities import (
 Shape: TypeAlias = dict[str, Any]
 
 
-def _time(wall_ms: int | None) -> str | None:
+def moment(wall_ms: int | None) -> str | None:
+    """Return a time as answers show it."""
     return None if wall_ms is None else rfc3339(wall_ms)
 
 
-def _edited(entity: Organisation | Member | Project | Environment | Flag | Segment | Credential) -> Shape:
+def _edited(
+    entity: Organisation | Member | Project | Environment | Flag | Segment | Credential | Schedule | ChangeRequest,
+) -> Shape:
     return {
         "version": entity.version,
-        "created_at": _time(entity.created_at),
-        "updated_at": _time(entity.updated_at),
+        "created_at": moment(entity.created_at),
+        "updated_at": moment(entity.updated_at),
     }
 
 
@@ -90,8 +95,8 @@ def flag(entity: Flag) -> Shape:
         "mutual_exclusion_group": entity.mutual_exclusion_group,
         "variations": entity.variations,
         "owner": entity.owner,
-        "expires_at": _time(entity.expires_at),
-        "archived_at": _time(entity.archived_at),
+        "expires_at": moment(entity.expires_at),
+        "archived_at": moment(entity.archived_at),
         **_edited(entity),
     }
 
@@ -102,13 +107,13 @@ def config(entity: FlagConfig) -> Shape:
         "flag_id": entity.flag_id,
         "environment_id": entity.environment_id,
         "enabled": entity.enabled,
-        "enabled_at": _time(entity.enabled_at),
+        "enabled_at": moment(entity.enabled_at),
         "off": entity.off,
         "fallthrough": entity.fallthrough,
         "rules": entity.rules,
         "targets": entity.targets,
         "version": entity.version,
-        "updated_at": _time(entity.updated_at),
+        "updated_at": moment(entity.updated_at),
     }
 
 
@@ -154,9 +159,9 @@ def credential(entity: Credential) -> Shape:
         "environments": entity.environments,
         "environment_id": entity.environment_id,
         "origins": entity.origins,
-        "expires_at": _time(entity.expires_at),
-        "last_used_at": _time(entity.last_used_at),
-        "revoked_at": _time(entity.revoked_at),
+        "expires_at": moment(entity.expires_at),
+        "last_used_at": moment(entity.last_used_at),
+        "revoked_at": moment(entity.revoked_at),
         "created_by": entity.created_by,
         "replaces": entity.replaces,
         **_edited(entity),
@@ -178,14 +183,14 @@ def member(entity: Member) -> Shape:
 
 def handed_out(token: OneTimeToken, raw: str | None) -> Shape:
     """Return an invitation or reset in the one answer that shows its text."""
-    return {"token": raw, "expires_at": _time(token.expires_at)}
+    return {"token": raw, "expires_at": moment(token.expires_at)}
 
 
 def audit_entry(entity: AuditEntry) -> Shape:
     """Return an audit entry as answers show it."""
     return {
         "id": entity.id,
-        "at": _time(entity.at),
+        "at": moment(entity.at),
         "actor": {"type": entity.actor_type, "id": entity.actor_id, "name": entity.actor_name},
         "action": entity.action,
         "target": {"type": entity.target_type, "id": entity.target_id, "key": entity.target_key},
@@ -194,7 +199,7 @@ def audit_entry(entity: AuditEntry) -> Shape:
         "changes": shown_changes(entity.changes),
         "patch": patch_of(entity.changes),
         "reason": entity.reason,
-        "edge_at": _time(entity.edge_at),
+        "edge_at": moment(entity.edge_at),
         "request_id": entity.request_id,
         "via": entity.via,
         "address": entity.address,
@@ -207,6 +212,42 @@ def shown_changes(changes: Sequence[Change]) -> list[Shape]:
     return [{"path": each.path, "before": each.before, "after": each.after} for each in changes]
 
 
+def schedule(entity: Schedule) -> Shape:
+    """Return a scheduled change as answers show it."""
+    return {
+        "id": entity.id,
+        "project_id": entity.project_id,
+        "run_at": moment(entity.run_at),
+        "status": entity.status,
+        "actor": entity.actor,
+        "reason": entity.reason,
+        "commands": entity.commands,
+        "preview": entity.preview,
+        "result": entity.result,
+        **_edited(entity),
+    }
+
+
+def change_request(entity: ChangeRequest) -> Shape:
+    """Return a change request as answers show it."""
+    return {
+        "id": entity.id,
+        "project_id": entity.project_id,
+        "title": entity.title,
+        "description": entity.description,
+        "status": entity.status,
+        "author": {name: entity.author[name] for name in ("type", "id", "name")},
+        "commands": entity.commands,
+        "preview": entity.preview,
+        "bound": entity.bound,
+        "reviews": [
+            {"by": each["by"], "verdict": each["verdict"], "comment": each["comment"], "at": moment(each["at"])}
+            for each in entity.reviews
+        ],
+        **_edited(entity),
+    }
+
+
 _BY_KIND: Final[Mapping[type, Callable[[Any], Shape]]] = {
     Organisation: organisation,
     Member: member,
@@ -216,6 +257,8 @@ _BY_KIND: Final[Mapping[type, Callable[[Any], Shape]]] = {
     FlagConfig: config,
     Segment: segment,
     Credential: credential,
+    Schedule: schedule,
+    ChangeRequest: change_request,
 }
 
 

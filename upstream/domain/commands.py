@@ -38,6 +38,7 @@ from upstream.domain.flag_commands import (
     UpdateRule,
     UpdateVariation,
 )
+from upstream.domain.governance_commands import GovernanceCommand
 
 
 class Unset(Enum):
@@ -585,6 +586,7 @@ Command: TypeAlias = (
     | AddVariation
     | UpdateVariation
     | DeleteVariation
+    | GovernanceCommand
 )
 
 

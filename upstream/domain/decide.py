@@ -21,14 +21,19 @@ from upstream.domain import (
     organisations,
     projects,
     promotion,
+    requests,
+    reverts,
     rollouts,
+    schedules,
     segments,
 )
 from upstream.domain import commands as c
 from upstream.domain import flag_commands as f
+from upstream.domain import governance_commands as g
 from upstream.domain.errors import Kind, Rejected
 from upstream.domain.facts import Decision, Facts, View
 from upstream.domain.permissions import Action, Actor, may
+from upstream.domain.review import check_review
 
 Decider = Callable[[Any, View, Facts], Decision]
 
@@ -95,6 +100,19 @@ DECIDERS: Mapping[type, tuple[Action | Only, Decider]] = {
     c.RevokeToken: (Action.KEYS_WRITE, credential_changes.revoke_token),
     # What an import does beyond writing flags needs further permissions; it looks at them itself.
     c.ImportProject: (Action.FLAGS_WRITE, importing.import_project),
+    g.RevertFlag: (Action.FLAGS_WRITE, reverts.revert_flag),
+    g.RevertSegment: (Action.FLAGS_WRITE, reverts.revert_segment),
+    # Who keeps commands for later has to be permitted these commands, which are tried before (`storage.deferral`).
+    g.CreateSchedule: (Action.FLAGS_READ, schedules.create_schedule),
+    g.CancelSchedule: (Action.FLAGS_WRITE, schedules.cancel_schedule),
+    g.RunSchedule: (Only.INSTALLATION, schedules.run_schedule),
+    g.FailSchedule: (Only.INSTALLATION, schedules.fail_schedule),
+    g.ProposeChange: (Action.FLAGS_READ, requests.propose_change),
+    g.AmendRequest: (Action.FLAGS_READ, requests.amend_request),
+    g.UpdateRequest: (Action.FLAGS_WRITE, requests.update_request),
+    g.ReviewRequest: (Action.FLAGS_WRITE, requests.review_request),
+    g.WithdrawRequest: (Action.FLAGS_WRITE, requests.withdraw_request),
+    g.ApplyRequest: (Action.FLAGS_WRITE, requests.apply_request),
 }
 
 
@@ -111,7 +129,9 @@ def decide(command: c.Command, view: View, facts: Facts) -> Decision:
     elif not may(facts.actor, needed):
         detail = f"This needs the permission {needed}."
         raise Rejected(Kind.FORBIDDEN, detail, code="permission_missing", extra={"needed": needed})
-    return decider(command, view, facts)
+    decision = decider(command, view, facts)
+    check_review(command, decision, view, facts)
+    return decision
 
 
 def _is(actor: Actor, only: Only) -> bool:

@@ -286,13 +286,15 @@ class ScheduleStatus(StrEnum):
 class Schedule:
     """Commands (as `command_codec` writes them) to be carried out at `run_at`, for whoever `actor` then is.
 
-    `actor` is `{type, id, name}`; what they may do is looked up when the time comes. `result` says what came of it.
+    `preview` is the difference as it was scheduled. `actor` is `{type, id, name}`; what they may do is looked up when
+    the time comes. `result` says what came of it.
     """
 
     id: str
     project_id: str
     commands: tuple[JsonObject, ...]
     run_at: int
+    preview: JsonObject
     status: ScheduleStatus
     actor: JsonObject
     reason: str | None

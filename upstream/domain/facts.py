@@ -37,11 +37,16 @@ class Entropy(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """The circumstances of one command."""
+    """The circumstances of one command.
+
+    `is_reviewed` says that somebody else has approved it (`review`), `note` where it comes from, for the audit.
+    """
 
     now_ms: int
     entropy: Entropy
     actor: Actor
+    is_reviewed: bool = False
+    note: str | None = None
 
     def new_id(self) -> str:
         """Return a fresh UUID4 text."""
@@ -117,11 +122,23 @@ class View(Protocol):
     def version(self, entity_id: str, environment_id: str, version: int) -> Any:
         """Return a version that a flag, config or segment had, or None; `environment_id` is empty but for configs."""
 
+    def version_now(self, kind: str, entity_id: str, environment_id: str) -> int | None:
+        """Return at which version a `flag`, `config` or `segment` is now, by its id; None where it is gone."""
+
+    def config_at(self, flag_id: str, environment_id: str, revision: int) -> FlagConfig | None:
+        """Return the config that was in force at a revision of its environment; None if there was none yet."""
+
     def schedule(self, project_id: str, schedule_id: str) -> Schedule | None:
         """Return a scheduled change of the project."""
 
     def change_request(self, project_id: str, request_id: str) -> ChangeRequest | None:
         """Return a change request of the project."""
+
+    def waiting_schedules(self, project_id: str) -> int:
+        """Return how many of the project's scheduled changes are still to come."""
+
+    def waiting_requests(self, project_id: str) -> Sequence[ChangeRequest]:
+        """Return the project's change requests that are open or approved."""
 
     def one_time_token(self, token_hash: str) -> OneTimeToken | None:
         """Return the invitation or reset with that hash, expired or not."""

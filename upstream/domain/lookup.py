@@ -6,13 +6,27 @@ from typing import TypeVar
 
 from relay.protocol.hashing import canonical
 from upstream.domain.diff import document
-from upstream.domain.entities import Credential, Environment, Flag, FlagConfig, Member, Organisation, Project, Segment
+from upstream.domain.entities import (
+    ChangeRequest,
+    Credential,
+    Environment,
+    Flag,
+    FlagConfig,
+    Member,
+    Organisation,
+    Project,
+    Schedule,
+    Segment,
+)
 from upstream.domain.errors import Kind, Rejected, not_found
 from upstream.domain.facts import Facts, View
+from upstream.domain.naming import is_id
 from upstream.domain.permissions import reaches
 
 _SHOWN = 10
-Edited = TypeVar("Edited", Organisation, Member, Project, Environment, Flag, FlagConfig, Segment, Credential)
+Edited = TypeVar(
+    "Edited", Organisation, Member, Project, Environment, Flag, FlagConfig, Segment, Credential, Schedule, ChangeRequest
+)
 
 
 def project_of(view: View, facts: Facts, reference: str) -> Project:
@@ -93,6 +107,30 @@ def segment_of(view: View, project: Project, reference: str) -> Segment:
     if segment is None:
         raise not_found("segment", reference)
     return segment
+
+
+def schedule_of(view: View, project: Project, reference: str) -> Schedule:
+    """Return the scheduled change that a command names.
+
+    Raises:
+        Rejected: NOT_FOUND.
+    """
+    schedule = view.schedule(project.id, reference) if is_id(reference) else None
+    if schedule is None:
+        raise not_found("schedule", reference)
+    return schedule
+
+
+def change_request_of(view: View, project: Project, reference: str) -> ChangeRequest:
+    """Return the change request that a command names.
+
+    Raises:
+        Rejected: NOT_FOUND.
+    """
+    request = view.change_request(project.id, reference) if is_id(reference) else None
+    if request is None:
+        raise not_found("change request", reference)
+    return request
 
 
 def check_version(entity: Edited, if_match: int | None) -> None:

@@ -43,7 +43,7 @@ def create_segment(command: CreateSegment, view: View, facts: Facts) -> Decision
         created_at=facts.now_ms,
         updated_at=facts.now_ms,
     )
-    warnings = _check(problems, segment, others)
+    warnings = check_segment(problems, segment, others)
     return Decision(
         action="segment.created",
         entity=segment,
@@ -70,7 +70,7 @@ def update_segment(command: UpdateSegment, view: View, facts: Facts) -> Decision
         after = replace(after, when=_condition(problems, command.when))
     problems.check(INVALID)
     after = merged(view, command.base_version, segment, after, SEGMENT_FIELDS)
-    warnings = _check(problems, after, view.segments(project.id))
+    warnings = check_segment(problems, after, view.segments(project.id))
     changes = changes_between(segment, after)
     saved = next_version(after, facts) if is_changed(segment, after) else None
     return Decision(
@@ -105,7 +105,7 @@ def _condition(problems: Problems, when: JsonObject | None) -> JsonObject | None
     return None if when is None else normalised(problems, "when", when)
 
 
-def _check(problems: Problems, segment: Segment, stored: Sequence[Segment]) -> tuple[Notice, ...]:
+def check_segment(problems: Problems, segment: Segment, stored: Sequence[Segment]) -> tuple[Notice, ...]:
     """Refuse a segment that cannot be used; return warnings about what it names."""
     check_texts(problems, segment)
     problems.check(INVALID)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from upstream.domain.entities import AuditEntry, Flag, FlagConfig, Segment
 from upstream.domain.facts import Decision
@@ -85,6 +85,37 @@ def versions_of(
         .offset(offset)
     )
     return [_version(row) for row in connection.execute(query)]
+
+
+def count_versions(connection: Connection, entity_id: str, environment_id: str) -> int:
+    """Return how many versions of one thing are kept."""
+    table = tables.entity_history
+    of_thing = (table.c.entity_id == entity_id, table.c.environment_id == environment_id)
+    return int(connection.execute(select(func.count()).select_from(table).where(*of_thing)).scalar_one())
+
+
+def version_in_force(
+    connection: Connection, entity_id: str, environment_id: str, published_in: str, revision: int
+) -> Version | None:
+    """Return the version that was in force at a revision of the environment `published_in`; None before the first.
+
+    A version that made no revision there (it changed nothing that is published) counts with the one before it.
+    """
+    table = tables.entity_history
+    query = (
+        select(table.c.version, table.c.revisions, table.c.audit_id)
+        .where(table.c.entity_id == entity_id, table.c.environment_id == environment_id)
+        .order_by(table.c.version)
+    )
+    found: int | None = None
+    for row in connection.execute(query):
+        published = row.revisions.get(published_in)
+        if published is not None and published > revision:
+            break
+        # The first version of a thing that is older than its history was there before all revisions that are kept.
+        if published is not None or found is not None or row.audit_id is None:
+            found = row.version
+    return None if found is None else version_of(connection, entity_id, environment_id, found)
 
 
 def _version(row: Any) -> Version:

@@ -5,13 +5,14 @@ another organisation's things do not exist here. `visible` limits to project ids
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, Text, and_, func, not_, or_, select
 
 from upstream.domain.entities import (
     AuditEntry,
+    ChangeRequest,
     Credential,
     CredentialKind,
     Environment,
@@ -22,6 +23,9 @@ from upstream.domain.entities import (
     Member,
     Organisation,
     Project,
+    RequestStatus,
+    Schedule,
+    ScheduleStatus,
     Segment,
 )
 from upstream.storage import tables
@@ -94,6 +98,8 @@ SORTS: Mapping[type, tuple[str, ...]] = {
     Credential: ("created_at", "name", "kind", "expires_at", "last_used_at"),
     Member: ("email", "name", "role", "created_at"),
     AuditEntry: ("seq",),
+    Schedule: ("run_at", "created_at", "status"),
+    ChangeRequest: ("created_at", "updated_at", "title", "status"),
 }
 """The names by which each list can be sorted; the first is the usual one."""
 
@@ -184,6 +190,30 @@ def list_segments(connection: Connection, project_id: str, query: Query) -> Page
     table = tables.segments
     searched = (table.c.key, table.c.name, table.c.description)
     return _page(connection, Segment, [table.c.project_id == project_id], query, searched)
+
+
+def list_schedules(
+    connection: Connection, project_id: str, query: Query, status: ScheduleStatus | None = None
+) -> Page[Schedule]:
+    """Return a page of the project's scheduled changes."""
+    table = tables.schedules
+    where = [table.c.project_id == project_id]
+    if status is not None:
+        where.append(table.c.status == str(status))
+    return _page(connection, Schedule, where, query, (table.c.reason,))
+
+
+def list_change_requests(
+    connection: Connection, project_id: str, query: Query, status: RequestStatus | None = None
+) -> Page[ChangeRequest]:
+    """Return a page of the project's change requests, newest first unless the query sorts."""
+    table = tables.change_requests
+    where = [table.c.project_id == project_id]
+    if status is not None:
+        where.append(table.c.status == str(status))
+    if query.sort is None:
+        query = replace(query, dir="desc")
+    return _page(connection, ChangeRequest, where, query, (table.c.title, table.c.description))
 
 
 def get_credential(connection: Connection, organisation_id: str, credential_id: str) -> Credential | None:
@@ -299,6 +329,11 @@ def _is_by(connection: Connection, organisation_id: str, actor: str) -> ColumnEl
     member = get_member(connection, organisation_id, actor)
     ids = {actor} if member is None else {actor, member.id}
     return or_(table.c.actor_id.in_(ids), func.lower(table.c.actor_name) == actor.lower())
+
+
+def audit_entries(connection: Connection, ids: Collection[str]) -> Mapping[str, AuditEntry]:
+    """Return audit entries by id."""
+    return {each.id: each for each in find_all(connection, AuditEntry, tables.audit.c.id.in_(ids))}
 
 
 def _page(

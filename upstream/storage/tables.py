@@ -311,6 +311,7 @@ schedules = Table(
     _reference("project_id", "projects.id", cascade=True),
     Column("commands", JsonText, nullable=False),
     Column("run_at", BigInteger, nullable=False),
+    Column("preview", JsonText, nullable=False),
     Column("status", Text, nullable=False),
     Column("actor", JsonText, nullable=False),
     Column("reason", Text),

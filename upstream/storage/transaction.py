@@ -4,15 +4,17 @@ Everything happens on the one connection that it is given; whoever gives it comm
 fault anywhere leaves nothing behind (no entity without its audit entry, no revision without its change set).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, insert, update
 
-from upstream.domain.commands import Batch, Command
+from upstream.domain.commands import Command
 from upstream.domain.decide import decide
 from upstream.domain.entities import AuditEntry, Credential, Entity, FlagConfig, Organisation
 from upstream.domain.facts import Decision, Facts
+from upstream.domain.requests import voided_by
+from upstream.domain.steps import steps
 from upstream.storage import tables
 from upstream.storage.drafts import Drafts, drafts_of, drafts_of_expired, still_there
 from upstream.storage.entity_history import note_versions
@@ -20,6 +22,8 @@ from upstream.storage.locks import lock_for
 from upstream.storage.publication import publish
 from upstream.storage.records import remove, save, values_of
 from upstream.storage.view import StoredView
+
+_LABELS = ("key", "email", "title")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +53,45 @@ def carry_out(connection: Connection, command: Command, facts: Facts) -> Committ
         Stale: another transaction came first.
     """
     decisions: list[Decision] = []
+    circumstances: list[Facts] = []
     drafts: Drafts = {}
     lock_for(connection, command, facts)
     view = StoredView(connection, is_deciding=True)
-    for each in command.commands if isinstance(command, Batch) else (command,):
-        whole = decide(each, view, facts)
+    for step in steps(command, view, facts):
+        whole = decide(step.command, view, step.facts)
         for decision in (*whole.parts, whole):
             decisions.append(decision)
+            circumstances.append(step.facts)
             _write(connection, decision, facts)
             for environment_id, names in drafts_of(connection, decision, facts.now_ms).items():
                 # What comes later in a batch is drafted from the state that it left.
                 drafts.setdefault(environment_id, {}).update(names)
-    effective = [each for each in decisions if each.save or each.remove or each.is_event]
+    entered = list(zip(decisions, circumstances, strict=True))
+    effective = [(each, its) for each, its in entered if each.save or each.remove or each.is_event]
     if not effective:
         return Committed(tuple(decisions))
+    voided = _void_requests(connection, decisions, circumstances[-1])
     if len(decisions) > 1:
         drafts = still_there(connection, drafts)
     revisions = publish(connection, drafts, facts.now_ms)
-    audits = tuple(_audit_entry(each, facts, revisions) for each in effective)
-    connection.execute(insert(tables.audit), [values_of(entry) for entry in audits])
-    for decision, entry in zip(effective, audits, strict=True):
+    audits = tuple(_audit_entry(each, its, revisions) for each, its in effective)
+    of_voided = [_audit_entry(each, circumstances[-1], {}) for each in voided]
+    connection.execute(insert(tables.audit), [values_of(entry) for entry in (*audits, *of_voided)])
+    for (decision, _), entry in zip(effective, audits, strict=True):
         note_versions(connection, decision, entry)
     return Committed(tuple(decisions), revisions, audits)
+
+
+def _void_requests(connection: Connection, decisions: Sequence[Decision], facts: Facts) -> tuple[Decision, ...]:
+    """End the change requests that are bound to what has just been changed, in the very transaction of the change."""
+    view = StoredView(connection)
+    touching = (each for each in decisions if each.project_id is not None and (each.save or each.remove))
+    projects = dict.fromkeys(each.project_id for each in touching if each.project_id is not None)
+    waiting = [request for project_id in projects for request in view.waiting_requests(project_id)]
+    voided = voided_by(waiting, decisions, facts)
+    for decision in voided:
+        save(connection, decision.save)
+    return voided
 
 
 def _write(connection: Connection, decision: Decision, facts: Facts) -> None:
@@ -110,7 +131,7 @@ def _audit_entry(decision: Decision, facts: Facts, revisions: Mapping[str, int])
         project_id=decision.project_id,
         environment_id=decision.environment_id,
         changes=decision.changes,
-        reason=decision.reason,
+        reason=" ".join(filter(None, (decision.reason, facts.note))) or None,
         edge_at=decision.edge_at,
         request_id=actor.request_id,
         via=actor.via,
@@ -126,4 +147,4 @@ def _id_of(entity: Entity) -> str:
 def _label_of(entity: Entity) -> str | None:
     if isinstance(entity, Credential):
         return entity.hint
-    return getattr(entity, "key", None) or getattr(entity, "email", None)
+    return next((text for name in _LABELS if (text := getattr(entity, name, None))), None)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, select
+from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from upstream.domain.entities import (
     ChangeRequest,
@@ -15,13 +15,15 @@ from upstream.domain.entities import (
     OneTimeToken,
     Organisation,
     Project,
+    RequestStatus,
     Role,
     Schedule,
+    ScheduleStatus,
     Segment,
 )
 from upstream.domain.naming import is_id
 from upstream.storage import tables
-from upstream.storage.entity_history import version_of
+from upstream.storage.entity_history import version_in_force, version_of
 from upstream.storage.records import columns, every, find_all, locked, made, one
 
 
@@ -131,6 +133,24 @@ class StoredView:
         found = version_of(self._connection, entity_id, environment_id, version)
         return None if found is None else found.entity
 
+    def version_now(self, kind: str, entity_id: str, environment_id: str) -> int | None:
+        """Return at which version a `flag`, `config` or `segment` is now, by its id; None where it is gone."""
+        match kind:
+            case "config":
+                config = self.config(entity_id, environment_id)
+                return None if config is None else config.version
+            case "flag":
+                flag = one(self._connection, Flag, id=entity_id)
+                return None if flag is None or flag.deleted_at is not None else flag.version
+            case _:
+                segment = one(self._connection, Segment, id=entity_id)
+                return None if segment is None else segment.version
+
+    def config_at(self, flag_id: str, environment_id: str, revision: int) -> FlagConfig | None:
+        """Return the config that was in force at a revision of its environment; None if there was none yet."""
+        found = version_in_force(self._connection, flag_id, environment_id, environment_id, revision)
+        return None if found is None else found.entity
+
     def schedule(self, project_id: str, schedule_id: str) -> Schedule | None:
         """Return a scheduled change of the project."""
         return one(self._connection, Schedule, project_id=project_id, id=schedule_id.lower())
@@ -138,6 +158,21 @@ class StoredView:
     def change_request(self, project_id: str, request_id: str) -> ChangeRequest | None:
         """Return a change request of the project."""
         return one(self._connection, ChangeRequest, project_id=project_id, id=request_id.lower())
+
+    def waiting_schedules(self, project_id: str) -> int:
+        """Return how many of the project's scheduled changes are still to come."""
+        table = tables.schedules
+        waiting = (table.c.project_id == project_id, table.c.status == ScheduleStatus.PENDING)
+        query = select(func.count()).select_from(table).where(*waiting)
+        return int(self._connection.execute(query).scalar_one())
+
+    def waiting_requests(self, project_id: str) -> Sequence[ChangeRequest]:
+        """Return the project's change requests that are open or approved."""
+        return [
+            request
+            for status in (RequestStatus.OPEN, RequestStatus.APPROVED)
+            for request in every(self._connection, ChangeRequest, project_id=project_id, status=str(status))
+        ]
 
     def one_time_token(self, token_hash: str) -> OneTimeToken | None:
         """Return the invitation or reset with that hash, expired or not."""

@@ -1,20 +1,21 @@
 """What each operation answers when it succeeds: one row per operation, the name of a schema (None = no body).
 
 This is the one place to describe a new route in: add a row here, and the schema with an example in `things`,
-`flag_parts`, `people` or `reports` if there is none that fits. PUT is described by its PATCH. The tests hold every
-answer against its row.
+`flag_parts`, `people`, `reports` or `governance` if there is none that fits. PUT is described by its PATCH. The tests
+hold every answer against its row.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 from upstream.api.described.flag_parts import FLAG_PARTS
+from upstream.api.described.governance import GOVERNANCE
 from upstream.api.described.parts import Described
 from upstream.api.described.people import PEOPLE
 from upstream.api.described.reports import REPORTS
 from upstream.api.described.things import THINGS
 
-SCHEMAS: Final[Mapping[str, Described]] = {**THINGS, **FLAG_PARTS, **PEOPLE, **REPORTS}
+SCHEMAS: Final[Mapping[str, Described]] = {**THINGS, **FLAG_PARTS, **PEOPLE, **REPORTS, **GOVERNANCE}
 
 ANSWERS: Final[Mapping[str, str | None]] = {
     "POST /auth/login": "Session",
@@ -83,6 +84,25 @@ ANSWERS: Final[Mapping[str, str | None]] = {
     "GET /projects/{p}/segments/{s}": "Segment",
     "PATCH /projects/{p}/segments/{s}": "Segment",
     "DELETE /projects/{p}/segments/{s}": None,
+    "GET /projects/{p}/flags/{f}/history": "VersionPage",
+    "GET /projects/{p}/flags/{f}/history/{version}": "Version",
+    "GET /projects/{p}/flags/{f}/history:at": "AtRevision",
+    "GET /projects/{p}/flags/{f}/history:compare": "Comparison",
+    "POST /projects/{p}/flags/{f}:revert": "RevertedFlag",
+    "GET /projects/{p}/segments/{s}/history": "VersionPage",
+    "GET /projects/{p}/segments/{s}/history/{version}": "Version",
+    "GET /projects/{p}/segments/{s}/history:compare": "Comparison",
+    "POST /projects/{p}/segments/{s}:revert": "Segment",
+    "GET /projects/{p}/schedules": "SchedulePage",
+    "GET /projects/{p}/schedules/{id}": "Schedule",
+    "DELETE /projects/{p}/schedules/{id}": "Schedule",
+    "GET /projects/{p}/change-requests": "ChangeRequestPage",
+    "GET /projects/{p}/change-requests/{id}": "ChangeRequest",
+    "PATCH /projects/{p}/change-requests/{id}": "ChangeRequest",
+    "POST /projects/{p}/change-requests/{id}:approve": "ChangeRequest",
+    "POST /projects/{p}/change-requests/{id}:reject": "ChangeRequest",
+    "POST /projects/{p}/change-requests/{id}:withdraw": "ChangeRequest",
+    "POST /projects/{p}/change-requests/{id}:apply": "ChangeRequest",
     "GET /keys": "CredentialPage",
     "POST /keys": "NewKey",
     "GET /keys/{id}": "Credential",
@@ -113,7 +133,11 @@ ANSWERS: Final[Mapping[str, str | None]] = {
 }
 
 # What a query parameter makes of any operation that takes it: a status, and the schema that is answered then.
-ANSWERS_BY_PARAMETER: Final[Mapping[str, tuple[str, str]]] = {"dry_run": ("200", "DryRun")}
+ANSWERS_BY_PARAMETER: Final[Mapping[str, tuple[str, str]]] = {
+    "dry_run": ("200", "DryRun"),
+    "schedule_at": ("202", "Schedule"),
+    "propose": ("202", "ChangeRequest"),
+}
 
 TAGS: Final[Mapping[str, str]] = {
     "auth": "Signing in, joining by invitation, one's own name and password, and who one is.",
@@ -122,6 +146,9 @@ TAGS: Final[Mapping[str, str]] = {
     "environments": "Where flags are evaluated; the unit of revisions, streams and keys.",
     "flags": "What flags are in every environment, and what each does in one.",
     "segments": "Named groups of units, for rules to refer to.",
+    "history": "What flags and segments were, and back to it.",
+    "schedules": "Changes that wait for their time.",
+    "change requests": "Changes that wait for somebody else's review.",
     "keys": "Keys of applications (server, client) and relays.",
     "tokens": "API tokens, for programs that manage.",
     "members": "The people of the organisation.",

@@ -77,6 +77,7 @@ def _create_governance() -> None:
         sa.Column("project_id", sa.Text(), nullable=False),
         sa.Column("commands", sa.Text(), nullable=False),
         sa.Column("run_at", sa.BigInteger(), nullable=False),
+        sa.Column("preview", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),

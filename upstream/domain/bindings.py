@@ -1,0 +1,92 @@
+"""Which versions a proposed change is bound to, and whether they still hold.
+
+A binding is `{type, key, entity_id, environment_id, version}`: a flag, a segment, or (with an environment) the config
+of a flag, at the version that it had before the change. What a change makes anew is bound to nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from upstream.domain.entities import Entity, Environment, Flag, FlagConfig, JsonObject, Segment
+from upstream.domain.facts import Decision, View
+
+_Name = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What decisions change: flags, configs and segments by id and environment, and environments that are gone."""
+
+    names: frozenset[_Name]
+    environments: frozenset[str]
+
+
+def bound_by(decisions: Iterable[Decision]) -> tuple[JsonObject, ...]:
+    """Return the bindings of all that these decisions touch.
+
+    The flag of a config is bound as well: what its variations are is what a reviewer judges the serves by.
+    """
+    bound: dict[_Name, JsonObject | None] = {}
+    for decision in decisions:
+        flag = decision.target if isinstance(decision.target, Flag) else None
+        before = [(entity, entity.version - 1) for entity in decision.save]
+        before += [(entity, entity.version) for entity in decision.remove]
+        if flag is not None:
+            before.append((flag, flag.version))
+        for entity, version in before:
+            name = _name(entity)
+            if name is not None and name not in bound:
+                bound[name] = _binding(entity, name, version, flag) if version else None
+    return tuple(each for each in bound.values() if each is not None)
+
+
+def _binding(entity: Entity, name: _Name, version: int, flag: Flag | None) -> JsonObject:
+    is_config = isinstance(entity, FlagConfig)
+    named_by = flag if is_config else entity
+    return {
+        "type": "config" if is_config else "flag" if isinstance(entity, Flag) else "segment",
+        "key": getattr(named_by, "key", None),
+        "entity_id": name[0],
+        "environment_id": name[1],
+        "version": version,
+    }
+
+
+def _name(entity: Entity) -> _Name | None:
+    if isinstance(entity, FlagConfig):
+        return entity.flag_id, entity.environment_id
+    return (entity.id, "") if isinstance(entity, Flag | Segment) else None
+
+
+def holds(bound: JsonObject, view: View) -> bool:
+    """Tell whether a bound thing is still at its version."""
+    version: int = bound["version"]
+    return view.version_now(bound["type"], bound["entity_id"], bound["environment_id"]) == version
+
+
+def named(bound: JsonObject) -> str:
+    """Return what is bound in words."""
+    key = "" if bound["key"] is None else f" {bound['key']!r}"
+    return f"The config of the flag{key}" if bound["type"] == "config" else f"The {bound['type']}{key}"
+
+
+def touched_by(decisions: Iterable[Decision]) -> Touched:
+    """Return what these decisions change."""
+    names: set[_Name] = set()
+    gone: set[str] = set()
+    for decision in decisions:
+        for entity in (*decision.save, *decision.remove):
+            name = _name(entity)
+            if name is not None:
+                names.add(name)
+        gone |= {entity.id for entity in decision.remove if isinstance(entity, Environment)}
+    return Touched(frozenset(names), frozenset(gone))
+
+
+def first_hit(bound: Sequence[JsonObject], touched: Touched) -> JsonObject | None:
+    """Return the first of the bound things that is touched."""
+    for each in bound:
+        name = each["entity_id"], each["environment_id"]
+        if name in touched.names or each["environment_id"] in touched.environments:
+            return each
+    return None
