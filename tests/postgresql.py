@@ -32,7 +32,7 @@ HASTY = {
     "wal_level": "minimal", "max_wal_senders": "0",
 }  # fmt: skip
 """Server settings for many small databases that nobody will miss."""
-LASTING = {"fsync": "on", "max_connections": "100", "shared_buffers": "64MB"}
+LASTING = {"fsync": "on", "track_commit_timestamp": "on", "max_connections": "100", "shared_buffers": "64MB"}
 """Server settings for tests that pull the plug."""
 
 
@@ -52,6 +52,18 @@ def _programs(place: Path) -> Path:
     return place / package.name / version / "bin"
 
 
+def _place() -> Path:
+    """Make a directory for whoever runs the server."""
+    # Not pytest's own directory: only its owner can enter that. In memory, where there is such a place.
+    shared = Path("/dev/shm")
+    parent = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
+    directory = Path(tempfile.mkdtemp(prefix="halyard-pg-", dir=parent))
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+    return directory
+
+
 @dataclass
 class Server:
     """A server in a directory of its own, reached by a socket there."""
@@ -63,17 +75,17 @@ class Server:
     @classmethod
     def made(cls, options: dict[str, str] | None = None) -> "Server":
         """Make a new one and start it."""
-        # Not pytest's own directory: only its owner can enter that. In memory, where there is such a place.
-        shared = Path("/dev/shm")
-        parent = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
-        directory = Path(tempfile.mkdtemp(prefix="halyard-pg-", dir=parent))
-        server = cls(directory, dict(HASTY) if options is None else options)
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+        server = cls(_place(), dict(HASTY) if options is None else options)
         server.run("initdb", "-D", str(server.data), "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C", "-N")
         server.start()
         return server
+
+    def standby(self) -> "Server":
+        """Return a started copy that follows this one."""
+        copy = Server(_place(), self.options)
+        copy.run("pg_basebackup", "-D", str(copy.data), "-h", str(self.directory), "-U", USER, "-R", "-c", "fast")
+        copy.start()
+        return copy
 
     @property
     def data(self) -> Path:

@@ -35,6 +35,7 @@ SERVICES = ["relay", "upstream"]
 PORTS = {"relay": {"http": 8701, "admin": 8702}, "upstream": {"http": 8700}}
 KEY = "hal_relay_" + "k" * 38
 SIGNING_KEY = "s" * 40
+URLS = {"database": "postgresql://halyard:password@db/halyard", "redis": "redis://redis:6379/0"}
 PHASES = 5
 
 # What is tried of each chart, beside its defaults.
@@ -77,7 +78,11 @@ EVERYTHING: dict[str, Object] = {
             "retention": {"events_days": 90, "stream_days": 0.5},
             "serve": {"public_origin": "https://flags.example.com"},
             "drain": {"accept_s": 1.5},
+            "database": {"writers": 8},
         },
+        "replicas": 3,
+        "database": {"existingSecret": "postgresql"},
+        "redis": {"existingSecret": "redis", "existingSecretKey": "url"},
         "signingKey": {"value": SIGNING_KEY},
         "persistence": {"storageClass": "fast"},
         "service": {"annotations": {"a": "b"}},
@@ -215,6 +220,9 @@ def test_the_service_accepts_its_settings(service: str, values: Object, tmp_path
     text = settings_file(render(service, values))
     for name in ("relay-key", "signing-key"):
         text = text.replace(f"/run/secrets/halyard/{name}", str(secret))
+    for name, url in URLS.items():
+        (tmp_path / name).write_text(f"{url}\n")
+        text = text.replace(f"/run/secrets/halyard-{name}/{name}-url", str(tmp_path / name))
     file = tmp_path / "halyard.toml"
     file.write_text(text)
     source = Source(file, stages()[service].pairs("ENV") if has_image else {})
@@ -229,6 +237,8 @@ def test_the_service_accepts_its_settings(service: str, values: Object, tmp_path
     else:
         upstream = load_upstream(source)
         assert (upstream.auth.signing_key is not None) == bool(values.get("signingKey"))
+        assert upstream.is_postgresql == ("database" in values)
+        assert (upstream.redis.url is not None) == ("redis" in values)
         assert (upstream.serve.host, str(upstream.data.dir)) == ("0.0.0.0", "/data")
         assert {"http": upstream.serve.port} == PORTS["upstream"]
         shown = upstream.model_dump(mode="json")
@@ -253,7 +263,10 @@ def test_secrets_are_in_secrets_only(service: str, values: Object) -> None:
     assert holding == (["Secret"] if key in json.dumps(values) else [])
     (pod,) = pods([only(objects, "StatefulSet")])
     mounted = [each["secret"] for each in pod["volumes"] if "secret" in each]
-    assert len(mounted) == (service == "relay" or "signingKey" in values)
+    secrets = (
+        ["key"] if service == "relay" else [each for each in ("signingKey", "database", "redis") if each in values]
+    )
+    assert len(mounted) == len(secrets)
     assert all(each["defaultMode"] == 0o440 for each in mounted)
     if holding:
         secret = only(objects, "Secret")
@@ -347,7 +360,9 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("relay", {"upstream": {"url": "halyard:8700"}}, "url"),
     ("relay", {"upstream": {"key": {"value": "hal_server_x"}}}, "key"),
     ("relay", {"upstream": {"key": {"existingSecret": ""}}}, "a relay needs a key"),
-    ("upstream", {"replicas": 2}, "replicas"),
+    ("upstream", {"replicas": 2}, "more than one upstream need PostgreSQL"),
+    ("upstream", {"database": {"existingSecret": "postgresql"}}, "PostgreSQL needs signingKey"),
+    ("upstream", {"config": {"database": {"url": URLS["database"]}}}, "'url'"),
     ("upstream", {"config": {"auth": {"signing_key": SIGNING_KEY}}}, "'signing_key'"),
     ("upstream", {"config": {"retention": {"event_days": 3}}}, "event_days"),
     ("upstream", {"signingKey": {"value": "short"}}, "signingKey"),

@@ -19,7 +19,8 @@ Schema = dict[str, Any]
 OWNED: dict[str, tuple[str, ...]] = {
     "relay": ("upstream.url", "upstream.key", "upstream.key_file", "serve.host", "serve.port", "admin.host",
               "admin.port", "data.dir"),
-    "upstream": ("serve.host", "serve.port", "data.dir", "auth.signing_key", "auth.signing_key_file"),
+    "upstream": ("serve.host", "serve.port", "data.dir", "auth.signing_key", "auth.signing_key_file",
+                 "database.url", "database.url_file", "redis.url", "redis.url_file"),
 }  # fmt: skip
 TREES: dict[str, type[Group]] = {"relay": RelaySettings, "upstream": UpstreamSettings}
 UNNEEDED = {"title", "default", "examples", "format", "writeOnly"}
@@ -124,7 +125,11 @@ def relay() -> dict[str, Schema]:
 def upstream() -> dict[str, Schema]:
     """Return the values of the upstream's chart."""
     value = {"type": "string", "pattern": "^(.{32,})?$"}
+    secret = table(existingSecret=TEXT, existingSecretKey=NAME)
     return {
+        "replicas": {"type": "integer", "minimum": 0},
+        "database": secret,
+        "redis": secret,
         "config": config("upstream"),
         "signingKey": table(existingSecret=TEXT, existingSecretKey=NAME, value=value),
         "firstStart": table(enabled=SWITCH),

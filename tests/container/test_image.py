@@ -197,9 +197,12 @@ async def test_both_services_work_from_their_images(relay: Image, upstream: Imag
         assert status == 202
 
         # The backup that docs/deploy.md tells, beside the running upstream.
-        found = re.search(r'-- python -c "([^"]+)"', (ROOT / "docs/deploy.md").read_text())
+        found = re.search(
+            r"-- (/opt/halyard/bin/halyard upstream backup [^`]+)`", (ROOT / "docs/deploy.md").read_text()
+        )
         assert found is not None
-        assert upstream.run("/opt/halyard/bin/python", "-c", upstream.here(found.group(1))) == (0, "")
+        status, said = upstream.run(*found.group(1).split())
+        assert (status, "found it sound" in said) == (0, True), said
         with closing(sqlite3.connect(upstream.data / "backup.db")) as backup:
             assert backup.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             assert backup.execute("SELECT count(*) FROM projects").fetchone() == (1,)

@@ -59,10 +59,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}{{ end }}
 {{- end }}
 
+{{- /* One process writes to SQLite: a second one would have a database of its own, and people would see either. */}}
+{{- define "halyard-upstream.replicas" -}}
+{{- if and .Values.database.existingSecret (not (include "halyard-upstream.secretName" .)) }}
+{{- fail "database: PostgreSQL needs signingKey.existingSecret or signingKey.value, the same key for all upstreams" }}
+{{- end }}
+{{- if and (gt (int .Values.replicas) 1) (not .Values.database.existingSecret) }}
+{{- fail "replicas: more than one upstream need PostgreSQL; set database.existingSecret" }}
+{{- end }}
+{{- .Values.replicas }}
+{{- end }}
+
 {{- define "halyard-upstream.config" -}}
 {{- $owned := dict "serve" (dict "host" "0.0.0.0" "port" 8700) "data" (dict "dir" "/data") }}
 {{- if include "halyard-upstream.secretName" . }}
 {{- $_ := set $owned "auth" (dict "signing_key_file" "/run/secrets/halyard/signing-key") }}
+{{- end }}
+{{- if .Values.database.existingSecret }}
+{{- $_ := set $owned "database" (dict "url_file" "/run/secrets/halyard-database/database-url") }}
+{{- end }}
+{{- if .Values.redis.existingSecret }}
+{{- $_ := set $owned "redis" (dict "url_file" "/run/secrets/halyard-redis/redis-url") }}
 {{- end }}
 {{- include "halyard-upstream.toml" (dict "path" "upstream" "table" (mergeOverwrite (deepCopy .Values.config) $owned)) }}
 {{- end }}
@@ -99,6 +116,16 @@ capabilities:
 {{- if include "halyard-upstream.secretName" . }}
 - name: signing-key
   mountPath: /run/secrets/halyard
+  readOnly: true
+{{- end }}
+{{- if .Values.database.existingSecret }}
+- name: database-url
+  mountPath: /run/secrets/halyard-database
+  readOnly: true
+{{- end }}
+{{- if .Values.redis.existingSecret }}
+- name: redis-url
+  mountPath: /run/secrets/halyard-redis
   readOnly: true
 {{- end }}
 {{- end }}
