@@ -245,7 +245,7 @@ async def test_the_effect_and_its_being_done_are_one(world: World) -> None:
     made = await scheduled(world)
     world.clock.jump_wall(3_600_000)
     run = partial(schedules.run, schedule_id=made["id"], now_ms=world.clock.wall_ms(), entropy=world.authority._entropy)
-    engine = world.database._writer._engine
+    engine = world.database._writers._engine
     for statement in range(3, 60, 3):
         mend = failing_at(engine, statement)
         try:

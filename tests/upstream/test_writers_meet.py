@@ -324,4 +324,4 @@ async def test_a_preview_takes_nothing_from_anybody(crossing: Crossing) -> None:
     actor = system_actor(crossing.organisation_id)
     preview = await authority.preview(CreateFlag(project="shop", key="x"), actor)
     assert await crossing.do(CreateFlag(project="shop", key="x"))
-    assert preview.outcome.revisions
+    assert preview.done.revisions
