@@ -5,6 +5,7 @@ read only after the caller was permitted, never beyond the limit, and every faul
 path; an unknown member names the nearest known one.
 """
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from types import UnionType
@@ -18,6 +19,7 @@ from relay.clock import parse_rfc3339_ms
 from relay.errors import Problem
 from relay.protocol import strict_json
 from relay.serve.bodies import read_body
+from relay.serve.guard import Scope
 from upstream.api.paths import takes_document
 from upstream.api.services import services_of
 from upstream.domain.commands import UNSET
@@ -81,12 +83,26 @@ BaseVersion = Annotated[
 ]
 
 
-class JsonBody(Generic[M]):
-    """FastAPI dependency that reads a body into a model. An optional body may be empty, which equals `{}`."""
+_FAULTS: Final = "body_faults"
 
-    def __init__(self, model: type[M], *, is_required: bool = True) -> None:
+
+def faults_of(scope: Scope) -> Problem | None:
+    """Return what is wrong with the form of a body whose rest was let through, so that all faults are told at once."""
+    found: Problem | None = scope["state"].get(_FAULTS)
+    return found
+
+
+class JsonBody(Generic[M]):
+    """FastAPI dependency that reads a body into a model. An optional body may be empty, which equals `{}`.
+
+    With `is_judged_whole`, members that are unknown or of the wrong type are noted for `Doing`, which refuses the
+    request with these faults and with those that the command finds in the rest. For routes that end in `doing(…)` only.
+    """
+
+    def __init__(self, model: type[M], *, is_required: bool = True, is_judged_whole: bool = False) -> None:
         self.model = model
         self.is_required = is_required
+        self.is_judged_whole = is_judged_whole
 
     async def __call__(self, request: Request) -> M:
         """Return the body.
@@ -103,7 +119,24 @@ class JsonBody(Generic[M]):
             value = strict_json.loads(raw, max_depth=limits.json_depth, refuse_duplicates=True)
         except strict_json.BadJson as error:
             raise Problem(400, "malformed_json", f"The body is not valid JSON: {error}.") from None
-        return checked(self.model, value)
+        try:
+            return checked(self.model, value)
+        except Problem as problem:
+            rest = self._rest(value, problem) if self.is_judged_whole else None
+            if rest is None:
+                raise
+            request.scope["state"][_FAULTS] = problem
+            return rest
+
+    def _rest(self, value: Any, problem: Problem) -> M | None:
+        """Return the body without its faulty members; None when it is none without them."""
+        if not isinstance(value, dict):
+            return None
+        faulty = {re.split(r"[.\[]", path, maxsplit=1)[0] for path in problem.errors}
+        try:
+            return self.model.model_validate({name: one for name, one in value.items() if name not in faulty})
+        except ValidationError:
+            return None
 
 
 async def raw_body(request: Request) -> bytes:
@@ -151,8 +184,13 @@ def checked(model: type[M], value: Any) -> M:
         sentence = _sentence(model, fault)
         if sentence not in sentences:
             sentences.append(sentence)
+    raise invalid_body(errors)
+
+
+def invalid_body(errors: dict[str, list[str]]) -> Problem:
+    """Return the refusal of a body for what is wrong at each path."""
     named = ", ".join(path or "the whole body" for path in list(errors)[:10])
-    raise Problem(422, "invalid_body", f"The body cannot be used as it is; look at: {named}.", errors=errors)
+    return Problem(422, "invalid_body", f"The body cannot be used as it is; look at: {named}.", errors=errors)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -14,12 +14,15 @@ from fastapi import Depends, Query, Request, Response
 from relay.clock import parse_rfc3339_ms
 from relay.errors import Problem
 from upstream.api.answers import Json, one
+from upstream.api.body import faults_of, invalid_body
 from upstream.api.idempotency import attempt_of, request_hash
 from upstream.api.services import Served, Services
 from upstream.authority import Once, Outcome
 from upstream.domain.commands import Command
 from upstream.domain.entities import ChangeRequest, Schedule
+from upstream.domain.errors import Kind, Rejected
 from upstream.domain.permissions import Actor
+from upstream.storage.deferral import Rehearsal
 
 
 class Diverted(Exception):
@@ -46,20 +49,37 @@ class Performance:
 
         Raises:
             Diverted: the caller wants to see what would happen, or it is kept for later.
+            Problem: the body has faults, of form and perhaps of meaning; nothing changed.
             Rejected: the command is refused; nothing changed.
             KeyTaken: another process has carried it out under the same Idempotency-Key; nothing changed.
             Unavailable: the database cannot take it now; nothing changed.
         """
+        faults = faults_of(self.request.scope)
+        if faults is not None:
+            raise await self._judged_whole(faults, command, actor)
         if self.is_dry_run:
-            is_reviewed = self.propose is not None or self.propose_to is not None
-            tried = await self.services.authority.preview(command, actor, is_reviewed=is_reviewed)
-            raise Diverted(Json({"dry_run": True, **tried.shown()}))
+            raise Diverted(Json({"dry_run": True, **(await self._tried(command, actor)).shown()}))
         outcome = await self._outcome(command, actor)
         if isinstance(outcome.entity, Schedule) and self.schedule_at is not None:
             raise _kept(outcome.entity, "schedules")
         if isinstance(outcome.entity, ChangeRequest) and (self.propose is not None or self.propose_to is not None):
             raise _kept(outcome.entity, "change-requests")
         return outcome
+
+    async def _tried(self, command: Command, actor: Actor) -> Rehearsal:
+        is_reviewed = self.propose is not None or self.propose_to is not None
+        return await self.services.authority.preview(command, actor, is_reviewed=is_reviewed)
+
+    async def _judged_whole(self, faults: Problem, command: Command, actor: Actor) -> Problem:
+        """Return the refusal of a body with faults of form, and beside these what is wrong with the rest of it."""
+        try:
+            await self._tried(command, actor)
+        except Rejected as rejected:
+            if rejected.kind is Kind.INVALID:
+                # What is said of the body as a whole may only mean the members that were left out.
+                errors = {path: found for path, found in rejected.errors.items() if path} | faults.errors
+                return invalid_body({path: list(sentences) for path, sentences in errors.items()})
+        return faults
 
     async def _outcome(self, command: Command, actor: Actor) -> Outcome:
         attempt = attempt_of(self.request.scope)

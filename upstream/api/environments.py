@@ -69,7 +69,7 @@ async def list_environments(at: ProjectRead, page: Paged, services: Served) -> R
 @router.post("/environments", status_code=201)
 async def create_environment(
     at: ProjectAdminister,
-    body: Annotated[CreateEnvironmentBody, Depends(JsonBody(CreateEnvironmentBody))],
+    body: Annotated[CreateEnvironmentBody, Depends(JsonBody(CreateEnvironmentBody, is_judged_whole=True))],
     doing: Doing,
 ) -> Response:
     """Create an environment in which every flag is there, switched off."""
@@ -90,7 +90,7 @@ async def update_environment(
     at: ProjectAdminister,
     e: EnvironmentRef,
     if_match: IfMatch,
-    body: Annotated[UpdateEnvironmentBody, Depends(JsonBody(UpdateEnvironmentBody))],
+    body: Annotated[UpdateEnvironmentBody, Depends(JsonBody(UpdateEnvironmentBody, is_judged_whole=True))],
     doing: Doing,
 ) -> Response:
     """Change the named fields of an environment."""

@@ -89,7 +89,7 @@ async def update_config(
     f: FlagRef,
     e: EnvironmentRef,
     if_match: IfMatch,
-    body: Annotated[UpdateConfigBody, Depends(JsonBody(UpdateConfigBody))],
+    body: Annotated[UpdateConfigBody, Depends(JsonBody(UpdateConfigBody, is_judged_whole=True))],
     services: Served,
     doing: Doing,
 ) -> Response:

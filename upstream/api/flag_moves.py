@@ -43,7 +43,7 @@ async def promote_flag(
     at: ProjectWrite,
     f: FlagRef,
     if_match: IfMatch,
-    body: Annotated[PromoteBody, Depends(JsonBody(PromoteBody))],
+    body: Annotated[PromoteBody, Depends(JsonBody(PromoteBody, is_judged_whole=True))],
     services: Served,
     doing: Doing,
 ) -> Response:

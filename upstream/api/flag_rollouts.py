@@ -78,7 +78,7 @@ async def add_targets(
     f: FlagRef,
     e: EnvironmentRef,
     if_match: IfMatch,
-    body: Annotated[AddTargetsBody, Depends(JsonBody(AddTargetsBody))],
+    body: Annotated[AddTargetsBody, Depends(JsonBody(AddTargetsBody, is_judged_whole=True))],
     services: Served,
     doing: Doing,
 ) -> Response:
@@ -124,7 +124,7 @@ async def roll_out(
     f: FlagRef,
     e: EnvironmentRef,
     if_match: IfMatch,
-    body: Annotated[RolloutBody, Depends(JsonBody(RolloutBody))],
+    body: Annotated[RolloutBody, Depends(JsonBody(RolloutBody, is_judged_whole=True))],
     services: Served,
     doing: Doing,
 ) -> Response:
@@ -148,7 +148,7 @@ async def ramp_up(
     f: FlagRef,
     e: EnvironmentRef,
     if_match: IfMatch,
-    body: Annotated[RampBody, Depends(JsonBody(RampBody))],
+    body: Annotated[RampBody, Depends(JsonBody(RampBody, is_judged_whole=True))],
     services: Served,
     doing: Doing,
 ) -> Response:

@@ -62,7 +62,7 @@ async def add_rule(
     f: FlagRef,
     e: EnvironmentRef,
     if_match: IfMatch,
-    body: Annotated[NewRuleBody, Depends(JsonBody(NewRuleBody))],
+    body: Annotated[NewRuleBody, Depends(JsonBody(NewRuleBody, is_judged_whole=True))],
     services: Served,
     doing: Doing,
 ) -> Response:
@@ -101,7 +101,7 @@ async def update_rule(
     e: EnvironmentRef,
     id: RuleRef,  # noqa: A002 - the API's name
     if_match: IfMatch,
-    body: Annotated[RuleBody, Depends(JsonBody(RuleBody))],
+    body: Annotated[RuleBody, Depends(JsonBody(RuleBody, is_judged_whole=True))],
     services: Served,
     doing: Doing,
 ) -> Response:

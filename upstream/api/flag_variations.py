@@ -58,7 +58,7 @@ async def add_variation(
     at: ProjectWrite,
     f: FlagRef,
     if_match: IfMatch,
-    body: Annotated[NewVariationBody, Depends(JsonBody(NewVariationBody))],
+    body: Annotated[NewVariationBody, Depends(JsonBody(NewVariationBody, is_judged_whole=True))],
     doing: Doing,
 ) -> Response:
     """Add a variation, which nothing serves yet."""
@@ -77,7 +77,7 @@ async def update_variation(
     f: FlagRef,
     key: VariationRef,
     if_match: IfMatch,
-    body: Annotated[UpdateVariationBody, Depends(JsonBody(UpdateVariationBody))],
+    body: Annotated[UpdateVariationBody, Depends(JsonBody(UpdateVariationBody, is_judged_whole=True))],
     doing: Doing,
 ) -> Response:
     """Change the value or the name of a variation."""

@@ -184,7 +184,10 @@ async def list_flags(
 
 @router.post("", status_code=201)
 async def create_flag(
-    at: ProjectWrite, body: Annotated[CreateFlagBody, Depends(JsonBody(CreateFlagBody))], services: Served, doing: Doing
+    at: ProjectWrite,
+    body: Annotated[CreateFlagBody, Depends(JsonBody(CreateFlagBody, is_judged_whole=True))],
+    services: Served,
+    doing: Doing,
 ) -> Response:
     """Create a flag in every environment."""
     command = CreateFlag(
@@ -219,7 +222,7 @@ async def update_flag(
     at: ProjectWrite,
     f: FlagRef,
     if_match: IfMatch,
-    body: Annotated[UpdateFlagBody, Depends(JsonBody(UpdateFlagBody))],
+    body: Annotated[UpdateFlagBody, Depends(JsonBody(UpdateFlagBody, is_judged_whole=True))],
     services: Served,
     doing: Doing,
 ) -> Response:

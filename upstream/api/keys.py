@@ -85,7 +85,9 @@ async def list_keys(
 
 @router.post("", status_code=201)
 async def create_key(
-    actor: KeyWriter, body: Annotated[CreateKeyBody, Depends(JsonBody(CreateKeyBody))], doing: Doing
+    actor: KeyWriter,
+    body: Annotated[CreateKeyBody, Depends(JsonBody(CreateKeyBody, is_judged_whole=True))],
+    doing: Doing,
 ) -> Response:
     """Create a key; `key` in the answer is shown this once."""
     command = CreateKey(kind=CredentialKind(body.kind), **body.given("kind"))
@@ -103,7 +105,10 @@ async def read_key(at: KeyRead) -> Response:
 @router.put("/{id}")
 @router.patch("/{id}")
 async def update_key(
-    at: KeyWrite, if_match: IfMatch, body: Annotated[UpdateKeyBody, Depends(JsonBody(UpdateKeyBody))], doing: Doing
+    at: KeyWrite,
+    if_match: IfMatch,
+    body: Annotated[UpdateKeyBody, Depends(JsonBody(UpdateKeyBody, is_judged_whole=True))],
+    doing: Doing,
 ) -> Response:
     """Change a key's name, origins or end; relays know as soon as the change arrives."""
     command = UpdateKey(credential=at.credential.id, if_match=if_match, **body.given())

@@ -55,7 +55,9 @@ async def list_projects(actor: FlagReader, page: Paged, services: Served) -> Res
 
 @router.post("/projects", status_code=201)
 async def create_project(
-    actor: ProjectWriter, body: Annotated[CreateProjectBody, Depends(JsonBody(CreateProjectBody))], doing: Doing
+    actor: ProjectWriter,
+    body: Annotated[CreateProjectBody, Depends(JsonBody(CreateProjectBody, is_judged_whole=True))],
+    doing: Doing,
 ) -> Response:
     """Create a project with its environments."""
     given = body.environments
@@ -76,7 +78,7 @@ async def read_project(at: ProjectRead) -> Response:
 async def update_project(
     at: ProjectAdminister,
     if_match: IfMatch,
-    body: Annotated[UpdateProjectBody, Depends(JsonBody(UpdateProjectBody))],
+    body: Annotated[UpdateProjectBody, Depends(JsonBody(UpdateProjectBody, is_judged_whole=True))],
     doing: Doing,
 ) -> Response:
     """Change the named fields of a project."""

@@ -55,7 +55,9 @@ async def list_segments(at: ProjectRead, page: Paged, services: Served) -> Respo
 
 @router.post("", status_code=201)
 async def create_segment(
-    at: ProjectWrite, body: Annotated[CreateSegmentBody, Depends(JsonBody(CreateSegmentBody))], doing: Doing
+    at: ProjectWrite,
+    body: Annotated[CreateSegmentBody, Depends(JsonBody(CreateSegmentBody, is_judged_whole=True))],
+    doing: Doing,
 ) -> Response:
     """Create a segment."""
     outcome = await doing(CreateSegment(project=at.project.id, **body.given()), at.actor)
@@ -75,7 +77,7 @@ async def update_segment(
     at: ProjectWrite,
     s: SegmentRef,
     if_match: IfMatch,
-    body: Annotated[UpdateSegmentBody, Depends(JsonBody(UpdateSegmentBody))],
+    body: Annotated[UpdateSegmentBody, Depends(JsonBody(UpdateSegmentBody, is_judged_whole=True))],
     doing: Doing,
 ) -> Response:
     """Change the named fields of a segment."""

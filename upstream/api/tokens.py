@@ -67,7 +67,9 @@ async def list_tokens(
 
 @router.post("", status_code=201)
 async def create_token(
-    actor: KeyWriter, body: Annotated[CreateTokenBody, Depends(JsonBody(CreateTokenBody))], doing: Doing
+    actor: KeyWriter,
+    body: Annotated[CreateTokenBody, Depends(JsonBody(CreateTokenBody, is_judged_whole=True))],
+    doing: Doing,
 ) -> Response:
     """Create a token; `token` in the answer is shown this once."""
     outcome = await doing(CreateToken(**body.given()), actor)
@@ -86,7 +88,7 @@ async def read_token(at: TokenRead) -> Response:
 async def update_token(
     at: TokenWrite,
     if_match: IfMatch,
-    body: Annotated[UpdateTokenBody, Depends(JsonBody(UpdateTokenBody))],
+    body: Annotated[UpdateTokenBody, Depends(JsonBody(UpdateTokenBody, is_judged_whole=True))],
     doing: Doing,
 ) -> Response:
     """Change a token's name or end."""

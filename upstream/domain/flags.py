@@ -61,7 +61,6 @@ def create_flag(command: CreateFlag, view: View, facts: Facts) -> Decision:
     key = choose_key(problems, "flag", key=command.key, name=command.name, taken=FlagKeys(view, project.id))
     values = _first_values(command, problems)
     flag = _new_flag(command, project.id, key, values, facts, problems)
-    problems.check(INVALID)
     configs = _first_configs(command, flag, environments, values, facts, problems)
     flag = replace(flag, variations=values.variations)
     problems.check(INVALID)
