@@ -1,8 +1,10 @@
 """Commands that are kept for later: tried now, in a savepoint that is taken back, and stored in the same transaction.
 
-What is tried is seen by nobody and leaves nothing; what is stored is exactly what was tried.
+What is tried is seen by nobody and leaves nothing; what is stored is exactly what was tried. The project is held from
+before the trial on: taking a savepoint back lets go of the locks that were taken in it.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import orjson
@@ -27,6 +29,7 @@ from upstream.domain.governance_commands import AmendRequest, CreateSchedule, Pr
 from upstream.domain.requests import check_author, waiting_request_of
 from upstream.domain.schedules import check_run_at
 from upstream.domain.steps import decoded
+from upstream.storage.locks import lock_for
 from upstream.storage.transaction import Committed, carry_out
 from upstream.storage.view import StoredView
 
@@ -82,6 +85,7 @@ def schedule(connection: Connection, command: Command, run_at: int, facts: Facts
     commands = flattened(command)
     check_can_wait(commands, for_review=False)
     check_run_at(run_at, facts)
+    _hold_project(connection, commands, facts)
     rehearsal = rehearse(connection, command, facts)
     view = StoredView(connection)
     project = project_concerned(rehearsal.done.decisions, view, facts)
@@ -104,6 +108,7 @@ def propose(connection: Connection, command: Command, title: str, facts: Facts) 
     """
     commands = flattened(command)
     check_can_wait(commands, for_review=True)
+    _hold_project(connection, commands, facts)
     rehearsal = rehearse(connection, command, replace(facts, is_reviewed=True))
     view = StoredView(connection)
     project = project_concerned(rehearsal.done.decisions, view, facts)
@@ -126,6 +131,7 @@ def propose_to(connection: Connection, command: Command, request_id: str, facts:
     """
     commands = flattened(command)
     check_can_wait(commands, for_review=True)
+    _hold_project(connection, commands, facts)
     view, reviewed = StoredView(connection), replace(facts, is_reviewed=True)
     request = waiting_request_of(view, facts, project_named(commands), request_id)
     check_author(request, view, facts)
@@ -145,3 +151,10 @@ def propose_to(connection: Connection, command: Command, request_id: str, facts:
         preview=rehearsal.shown(),
     )
     return carry_out(connection, amending, facts)
+
+
+def _hold_project(connection: Connection, commands: Sequence[Command], facts: Facts) -> None:
+    """Let nobody else change the project until this transaction ends (`storage.locks`)."""
+    named = project_named(commands)
+    lock_for(connection, Batch(commands=commands), facts)
+    StoredView(connection, is_deciding=True).project(facts.actor.organisation_id, named)
