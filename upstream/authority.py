@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from relay.clock import Clock
 from upstream.domain.commands import Command
-from upstream.domain.entities import Change, Entity, Environment, JsonObject, Schedule
+from upstream.domain.entities import Change, Entity, Environment, JsonObject, Schedule, ScheduleStatus
 from upstream.domain.facts import Entropy, Facts, Notice
 from upstream.domain.permissions import Actor, system_actor
 from upstream.steady import SteadyClock
@@ -266,7 +266,7 @@ class Authority:
             for entity in (*decision.save, *decision.remove):
                 if isinstance(entity, Environment):
                     self._notifier.wake(entity.id, None)
-                elif isinstance(entity, Schedule):
+                elif isinstance(entity, Schedule) and entity.status is ScheduleStatus.PENDING:
                     self.scheduled.set()
 
     def _wake_if_done(self, done: Committed | None) -> None:

@@ -231,7 +231,7 @@ def test_outputs_are_compared_strictly_but_for_what_is_left_out(shown: str, seen
     assert is_shown(Block("json", "", shown), seen) is is_same
 
 
-@pytest.mark.parametrize("name", ["quickstart.md", "ofrep.md", "flags.md", "management-api.md"])
+@pytest.mark.parametrize("name", ["quickstart.md", "ofrep.md", "flags.md", "governance.md", "management-api.md"])
 def test_no_shown_output_is_passed_over(name: str) -> None:
     """Each output without a terminal's name stands right after the command that prints it."""
     blocks = blocks_of(ROOT / "docs" / name)
@@ -264,6 +264,11 @@ def test_the_management_page_works_as_it_stands(demo: Reader) -> None:
 def test_the_page_on_flags_works_as_it_stands(demo: Reader) -> None:
     """Every command of the page on flags prints what is shown after it."""
     demo.follow(ROOT / "docs/flags.md")
+
+
+def test_the_page_on_governance_works_as_it_stands(demo: Reader) -> None:
+    """Every command of the page on history, schedules and reviews prints what is shown after it."""
+    demo.follow(ROOT / "docs/governance.md")
 
 
 def test_the_ofrep_page_works_as_it_stands(demo: Reader) -> None:

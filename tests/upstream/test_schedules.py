@@ -3,18 +3,23 @@
 import asyncio
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay.clock import rfc3339
 from tests.relay.live import until
+from tests.upstream.databases import url_of
 from tests.upstream.management import P, World
-from tests.upstream.rig import Bang, failing_at
+from tests.upstream.rig import Bang, SeededEntropy, failing_at
+from upstream.authority import Authority
 from upstream.domain.commands import CreateToken, DeleteMember, RevokeToken, UpdateMember
 from upstream.domain.entities import Role
+from upstream.notifier import Notifier
 from upstream.scheduler import POLL_S, Scheduler
 from upstream.storage import schedules
+from upstream.storage.database import Database
 from upstream.storage.errors import Stale, Unavailable
 from upstream.storage.view import StoredView
 
@@ -306,7 +311,7 @@ async def test_the_task_wakes_for_the_next_one_and_for_new_ones(world: World) ->
         await scheduled(world, in_s=2)
         await until(lambda: world.clock.slept[-1] == 2.0)
         await world.clock.advance(2)
-        await until(lambda: len(world.clock.slept) == 3)
+        await until(lambda: len(world.clock.slept) >= 3)
         assert await is_on(world)
     finally:
         task.cancel()
@@ -352,9 +357,24 @@ async def test_the_task_outlives_a_database_that_is_away(world: World, monkeypat
         await until(lambda: world.clock.slept == [POLL_S])
         monkeypatch.setattr(schedules, "run", real)
         await world.clock.advance(POLL_S)
-        await until(lambda: len(world.clock.slept) == 2)
+        await until(lambda: len(world.clock.slept) >= 2)
         assert await is_on(world)
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def test_two_upstreams_on_one_database_carry_it_out_once(world: World, tmp_path: Path) -> None:
+    """Both take it up at the same moment: a switch to the other side is made once, and done once."""
+    made = await scheduled(world, body={"environment": "production"})
+    world.clock.jump_wall(3_600_000)
+    other = Database(url_of(tmp_path / "halyard.db"))
+    try:
+        second = Authority(other, world.clock, SeededEntropy(9), Notifier())
+        await asyncio.gather(*(each.run_schedule(made["id"]) for each in (world.authority, second)))
+    finally:
+        other.close()
+    assert await is_on(world)
+    ours = [each for each in await actions(world) if each.startswith("schedule.")]
+    assert sorted(ours) == ["schedule.created", "schedule.done"]
