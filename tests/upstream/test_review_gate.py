@@ -123,6 +123,26 @@ async def test_promoting_into_a_guarded_environment_needs_a_review(guarded: Worl
     assert back.status == 200, back.raw
 
 
+async def test_importing_needs_a_review_where_it_is_felt(guarded: World) -> None:
+    """Each part of an import is looked at; what it does to other environments goes through, and a proposal is bound."""
+    document = await guarded.api.shown(f"{P}/export")
+    flag = next(each for each in document["flags"] if each["key"] == "checkout")
+    flag["configs"]["staging"]["enabled"] = True
+    assert (await guarded.api.post(f"{P}/import", document)).status == 200
+    flag["configs"]["production"]["enabled"] = True
+    for query in ("", "?dry_run=1"):
+        reply = await guarded.api.post(f"{P}/import{query}", document)
+        assert (reply.status, reply.code) == (409, "review_required")
+    proposed = await guarded.api.post(f"{P}/import?propose=Import", document)
+    assert proposed.status == 202, proposed.raw
+    assert "production" in proposed.body["preview"]["affected"]["environments"]
+    assert ("config", 1) in {(each["type"], each["version"]) for each in proposed.body["bound"]}
+    request = f"{P}/change-requests/{proposed.body['id']}"
+    assert (await guarded.owner.post(f"{request}:approve")).status == 200
+    assert (await guarded.owner.post(f"{request}:apply")).status == 200
+    assert (await guarded.api.shown(PRODUCTION))["enabled"]
+
+
 async def test_a_schedule_from_before_is_judged_by_the_gate_of_its_time(world: World) -> None:
     """An environment that asks for reviews since then does not let it through."""
     at = rfc3339(world.clock.wall_ms() + 60_000)
