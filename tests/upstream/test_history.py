@@ -267,3 +267,10 @@ def test_reverting_to_any_version_gives_its_content(rig: Rig, edits: list[Any], 
     place, version = data.draw(st.sampled_from(sorted(contents)))
     reverted = rig.make(RevertFlag(project="shop", flag=key, environment=place or None, version=version))
     assert document(reverted) == contents[place, version]
+
+
+async def test_a_page_beyond_the_end_is_empty(world: World) -> None:
+    """As in every list."""
+    for path in ("flags/checkout", "segments/testers"):
+        page = await world.api.shown(f"{P}/{path}/history?page=9")
+        assert (page["data"], page["total"], page["has_more"]) == ([], 1, False)

@@ -201,8 +201,8 @@ def _listed(connection: Connection, thing: _Thing, limit: int, offset: int) -> F
     # One more than is shown: the version before the last one.
     versions = versions_of(connection, thing.id, thing.environment_id, limit=limit + 1, offset=offset)
     entries = audit_entries(connection, [each.audit_id for each in versions if each.audit_id is not None])
-    before = [*versions[1:], None]
-    rows = [_row(each, earlier, entries) for each, earlier in zip(versions, before, strict=True)][:limit]
+    earlier = [*versions[1:], None]
+    rows = [_row(each, earlier[index], entries) for index, each in enumerate(versions[:limit])]
     return Found(rows, count_versions(connection, thing.id, thing.environment_id))
 
 
