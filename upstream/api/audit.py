@@ -71,7 +71,7 @@ class Wanted:
         )
 
 
-def asked_entries(
+async def asked_entries(
     action: Annotated[str | None, Query(max_length=100, description="Such as flag.toggled.")] = None,
     flag: Annotated[
         Reference, Query(description="Key of a flag (beside `project`, where none is in the path), or an id.")

@@ -61,7 +61,7 @@ async def person(request: Request) -> Person:
     return Person(member, sign_in, member_actor(member, request.scope))
 
 
-def address_of(request: Request) -> str:
+async def address_of(request: Request) -> str:
     """Return where a request comes from, by which attempts are limited."""
     return client_address(request.scope) or ""
 

@@ -101,7 +101,7 @@ class Performance:
         return await authority.execute(command, actor, once)
 
 
-def asked_performance(
+async def asked_performance(
     request: Request,
     services: Served,
     dry_run: Annotated[  # noqa: FBT002 - a query parameter

@@ -17,7 +17,7 @@ def etag(entity: Entity) -> str:
     return f'"v{entity.version}"'
 
 
-def expected_version(
+async def expected_version(
     if_match: Annotated[str | None, Header(description='Version that you saw, as its ETag: `"v7"`.')] = None,
 ) -> int | None:
     """Return the version that the caller saw; None when they do not care.

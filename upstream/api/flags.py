@@ -127,7 +127,7 @@ class Wanted:
         return wanted
 
 
-def asked_filter(
+async def asked_filter(
     services: Served,
     type: Annotated[FlagType | None, Query(description="Only flags of this type.")] = None,  # noqa: A002 - the API's name
     kind: Annotated[FlagKind | None, Query(description="Only flags of this kind.")] = None,

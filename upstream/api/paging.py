@@ -49,7 +49,7 @@ class Page:
         )
 
 
-def asked_page(
+async def asked_page(
     limit: Annotated[int, Query(ge=1, description="At most 100; more is taken as 100.")] = USUAL_LIMIT,
     offset: Annotated[int, Query(ge=0, le=_MAX_OFFSET, description="Entries to pass over.")] = 0,
     page: Annotated[int | None, Query(ge=1, le=_MAX_OFFSET, description="Page from 1 on, instead of offset.")] = None,

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, Text, delete, func, insert, select, update
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from relay.protocol.changes import ChangeSet, EnvironmentRef, State
 from relay.protocol.decode import parse_message
@@ -18,10 +19,11 @@ from upstream.storage import tables
 DAY_MS = 86_400_000
 
 
-class _Timeline(ColumnElement[str]):
+class _Timeline(FunctionElement[str]):
     """What follows a lineage's id in an epoch: on PostgreSQL the server's timeline, else nothing.
 
-    A standby that takes over begins a new timeline, and may lack what was committed last: its revisions are others.
+    A standby that takes over begins a new timeline, and may lack what was committed last: its revisions are others. A
+    function, because SQLAlchemy caches what it compiles only for elements that say of what they are made.
     """
 
     inherit_cache = True

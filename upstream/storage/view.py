@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, func, or_, select
 
 from upstream.domain.entities import (
     ChangeRequest,
@@ -35,6 +35,13 @@ def named(table: Table, reference: str) -> ColumnElement[bool]:
 def has_members(connection: Connection) -> bool:
     """Tell whether there is any member in any organisation, just now."""
     return connection.execute(select(tables.members.c.id).limit(1)).first() is not None
+
+
+# Asked for by every write, so it is built once, and without a list whose length would be bound anew each time.
+_WAITING_REQUESTS = select(*columns(ChangeRequest)).where(
+    tables.change_requests.c.project_id == bindparam("of_project"),
+    or_(*(tables.change_requests.c.status == str(each) for each in (RequestStatus.OPEN, RequestStatus.APPROVED))),
+)
 
 
 class StoredView:
@@ -168,11 +175,8 @@ class StoredView:
 
     def waiting_requests(self, project_id: str) -> Sequence[ChangeRequest]:
         """Return the project's change requests that are open or approved."""
-        return [
-            request
-            for status in (RequestStatus.OPEN, RequestStatus.APPROVED)
-            for request in every(self._connection, ChangeRequest, project_id=project_id, status=str(status))
-        ]
+        rows = self._connection.execute(_WAITING_REQUESTS, {"of_project": project_id})
+        return [made(ChangeRequest, row) for row in rows]
 
     def one_time_token(self, token_hash: str) -> OneTimeToken | None:
         """Return the invitation or reset with that hash, expired or not."""
