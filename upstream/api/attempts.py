@@ -1,9 +1,10 @@
 """Under which key a write is carried out, and its answer as it is kept: encrypted, with a key made from that key.
 
 Only a hash of an Idempotency-Key is stored, so whoever has the database alone cannot read an answer, which may hold the
-text of a new API key. Knows nothing of routes and transactions.
+text of a new API key, nor guess at a request, which may hold a password. Knows nothing of routes and transactions.
 """
 
+import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256, sha512
@@ -41,6 +42,12 @@ class Attempt:
     def key(self) -> str:
         """Return what is stored of the key."""
         return sha256(f"{self.principal}\n{self.raw_key}".encode()).hexdigest()
+
+    def digest(self, request: bytes) -> str:
+        """Return what is stored of a request; keyed, as it may hold a password, which is soon guessed at a plain hash."""
+        # Said what for, since HMAC hashes long keys, and the hash of principal and key alone is stored.
+        secret = f"halyard kept request 1\n{self.principal}\n{self.raw_key}".encode()
+        return hmac.new(secret, request, sha256).hexdigest()
 
     def once(self, request_hash: str) -> Once:
         """Return how the authority keeps what it did."""

@@ -88,7 +88,7 @@ class Performance:
         if attempt.outcome is not None:
             # Done by an earlier request that was not answered.
             return attempt.outcome
-        return await self._carried_out(command, actor, attempt.once(await request_hash(self.request)))
+        return await self._carried_out(command, actor, attempt.once(await request_hash(self.request, attempt)))
 
     async def _carried_out(self, command: Command, actor: Actor, once: Once | None = None) -> Outcome:
         authority = self.services.authority

@@ -9,7 +9,6 @@ kept.
 
 import logging
 from functools import partial
-from hashlib import sha256
 from http import HTTPStatus
 
 from fastapi import Request
@@ -36,11 +35,11 @@ def attempt_of(scope: Scope) -> Attempt | None:
     return found
 
 
-async def request_hash(request: Request) -> str:
+async def request_hash(request: Request, attempt: Attempt) -> str:
     """Return what tells requests apart that come with the same key: method, path, query and body."""
     scope = request.scope
     head = f"{scope['method']}\n{scope['path']}\n".encode() + scope["query_string"] + b"\n"
-    return sha256(head + await raw_body(request)).hexdigest()
+    return attempt.digest(head + await raw_body(request))
 
 
 class Idempotency:
@@ -67,7 +66,7 @@ class Idempotency:
     async def _answer(self, attempt: Attempt, database: Database, scope: Scope, receive: Receive, send: Send) -> None:
         found = await database.read(partial(idempotency.kept, principal=attempt.principal, key=attempt.key))
         if found is not None:
-            if found.request_hash != await request_hash(Request(scope, receive)):
+            if found.request_hash != await request_hash(Request(scope, receive), attempt):
                 detail = "This Idempotency-Key was used for another request; take a new one for each write."
                 raise Problem(422, "idempotency_key_reused", detail)
             if found.is_answered:
