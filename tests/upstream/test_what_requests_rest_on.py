@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sqlalchemy import Engine, event
+
 from tests.upstream.management import P, World
 
 F = f"{P}/flags/checkout"
@@ -60,3 +62,32 @@ async def test_a_copy_into_another_project_cannot_wait(world: World) -> None:
     for query in ("propose=Please", "schedule_at=2026-12-01T00:00:00Z"):
         reply = await world.api.post(f"{F}:copy?{query}", {"project": "other", "key": "copied"})
         assert (reply.status, reply.code) == (422, "cannot_wait")
+
+
+async def test_what_waits_is_not_longer_than_lists_can_show(world: World) -> None:
+    """A project's document may have 16 MiB; it would come back with every page of requests, and of the audit log."""
+    units = [f"user-{number:06}" for number in range(10_000)]
+    segments = [{"key": f"s{number}", "include": units} for number in range(8)]
+    document = {"format": "halyard.project", "format_version": 1, "segments": segments}
+    for query in ("propose=Please", "schedule_at=2026-12-01T00:00:00Z"):
+        reply = await world.api.post(f"{P}/import?{query}", document)
+        assert (reply.status, reply.code) == (422, "too_long_to_wait")
+    assert (await world.api.shown(R))["total"] == 0
+
+
+async def test_a_write_does_not_read_what_waiting_requests_hold(world: World) -> None:
+    """Only what they are bound to: else many long ones would slow down every write of the project."""
+    await approved(world, f"{F}:toggle", {"environment": "staging", "enabled": True})
+    read: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM change_requests" in statement:
+            read.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        await world.api.patch(PRODUCTION, {"enabled": True})
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(read) == 1
+    assert "commands" not in read[0]

@@ -44,7 +44,7 @@ class Attempt:
         return sha256(f"{self.principal}\n{self.raw_key}".encode()).hexdigest()
 
     def digest(self, request: bytes) -> str:
-        """Return what is stored of a request; keyed, as it may hold a password, which is soon guessed at a plain hash."""
+        """Return what is stored of a request; keyed, as passwords may be in it, and a plain hash is soon guessed."""
         # Said what for, since HMAC hashes long keys, and the hash of principal and key alone is stored.
         secret = f"halyard kept request 1\n{self.principal}\n{self.raw_key}".encode()
         return hmac.new(secret, request, sha256).hexdigest()

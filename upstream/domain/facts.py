@@ -137,8 +137,8 @@ class View(Protocol):
     def waiting_schedules(self, project_id: str) -> int:
         """Return how many of the project's scheduled changes are still to come."""
 
-    def waiting_requests(self, project_id: str) -> Sequence[ChangeRequest]:
-        """Return the project's change requests that are open or approved."""
+    def waiting_requests(self, project_id: str) -> int:
+        """Return how many of the project's change requests are open or approved."""
 
     def one_time_token(self, token_hash: str) -> OneTimeToken | None:
         """Return the invitation or reset with that hash, expired or not."""

@@ -23,6 +23,7 @@ from upstream.domain.governance_commands import (
 )
 from upstream.domain.lookup import change_request_of, check_version, next_version, project_of
 from upstream.domain.naming import TEXT_CHARACTERS, check_name, check_text
+from upstream.domain.schedules import check_length
 
 MAX_WAITING = 200
 """Requests of a project that may be open or approved at a time: each edit looks at all of them."""
@@ -36,7 +37,7 @@ def propose_change(command: ProposeChange, view: View, facts: Facts) -> Decision
     project = project_of(view, facts, command.project)
     _check_texts(command.title, None)
     _check_size(command.commands)
-    if len(view.waiting_requests(project.id)) >= MAX_WAITING:
+    if view.waiting_requests(project.id) >= MAX_WAITING:
         detail = f"The project {project.key!r} has {MAX_WAITING} open change requests; apply or withdraw some first."
         raise Rejected(Kind.CONFLICT, detail, code="too_many_requests_open")
     request = ChangeRequest(
@@ -231,3 +232,4 @@ def _check_size(commands: Sequence[JsonObject]) -> None:
     if len(commands) > MAX_COMMANDS:
         detail = f"A change request holds at most {MAX_COMMANDS} changes; open another one."
         raise Rejected(Kind.CONFLICT, detail, code="request_too_long")
+    check_length(commands)

@@ -4,9 +4,11 @@ What a schedule holds has been tried when it is kept (`deferral`), and is decide
 done is decided with its commands in one transaction, so it happens once or not at all.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from relay.clock import rfc3339
+from relay.protocol.hashing import canonical
 from upstream.domain.actors import recorded
 from upstream.domain.entities import Change, JsonObject, Schedule, ScheduleStatus
 from upstream.domain.errors import Kind, Problems, Rejected
@@ -16,6 +18,8 @@ from upstream.domain.lookup import check_version, next_version, project_of, sche
 
 MAX_WAITING = 1_000
 """Scheduled changes that a project may have before it."""
+MAX_BYTES = 1 << 20
+"""Length as JSON of what one schedule or change request holds: lists of them and the audit log show all of it."""
 MAX_AHEAD_MS = 366 * 86_400_000
 
 
@@ -23,6 +27,7 @@ def create_schedule(command: CreateSchedule, view: View, facts: Facts) -> Decisi
     """Keep commands for later."""
     project = project_of(view, facts, command.project)
     check_run_at(command.run_at, facts)
+    check_length(command.commands)
     if view.waiting_schedules(project.id) >= MAX_WAITING:
         detail = f"The project {project.key!r} has {MAX_WAITING} scheduled changes before it; cancel some first."
         raise Rejected(Kind.CONFLICT, detail, code="too_many_schedules")
@@ -51,6 +56,17 @@ def create_schedule(command: CreateSchedule, view: View, facts: Facts) -> Decisi
         project_id=project.id,
         reason=command.reason,
     )
+
+
+def check_length(commands: Sequence[JsonObject]) -> None:
+    """Refuse to keep commands that are too long.
+
+    Raises:
+        Rejected: INVALID `too_long_to_wait`.
+    """
+    if len(canonical(commands)) > MAX_BYTES:
+        detail = f"What waits for a time or a review has at most {MAX_BYTES:,} bytes; do this in several parts."
+        raise Rejected(Kind.INVALID, detail, code="too_long_to_wait")
 
 
 def check_run_at(run_at: int, facts: Facts) -> None:

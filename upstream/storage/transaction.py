@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, insert, update
 
+from upstream.domain.bindings import first_hit, touched_by
 from upstream.domain.commands import Command
 from upstream.domain.decide import decide
 from upstream.domain.entities import AuditEntry, Credential, Entity, FlagConfig, Organisation
@@ -21,7 +22,7 @@ from upstream.storage.entity_history import note_versions
 from upstream.storage.locks import lock_for
 from upstream.storage.publication import publish
 from upstream.storage.records import remove, save, values_of
-from upstream.storage.view import StoredView
+from upstream.storage.view import StoredView, bindings_of_waiting
 
 _LABELS = ("key", "email", "title")
 
@@ -87,8 +88,14 @@ def _void_requests(connection: Connection, decisions: Sequence[Decision], facts:
     view = StoredView(connection)
     touching = (each for each in decisions if each.project_id is not None and (each.save or each.remove))
     projects = dict.fromkeys(each.project_id for each in touching if each.project_id is not None)
-    waiting = [request for project_id in projects for request in view.waiting_requests(project_id)]
-    voided = voided_by(waiting, decisions, facts)
+    touched = touched_by(decisions)
+    hit = [
+        request
+        for project_id in projects
+        for request_id, bound in bindings_of_waiting(connection, project_id).items()
+        if first_hit(bound, touched) and (request := view.change_request(project_id, request_id))
+    ]
+    voided = voided_by(hit, decisions, facts)
     for decision in voided:
         save(connection, decision.save)
     return voided

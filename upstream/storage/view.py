@@ -11,6 +11,7 @@ from upstream.domain.entities import (
     Environment,
     Flag,
     FlagConfig,
+    JsonObject,
     Member,
     OneTimeToken,
     Organisation,
@@ -38,10 +39,18 @@ def has_members(connection: Connection) -> bool:
 
 
 # Asked for by every write, so it is built once, and without a list whose length would be bound anew each time.
-_WAITING_REQUESTS = select(*columns(ChangeRequest)).where(
+_WAITING_REQUESTS = select(tables.change_requests.c.id, tables.change_requests.c.bound).where(
     tables.change_requests.c.project_id == bindparam("of_project"),
     or_(*(tables.change_requests.c.status == str(each) for each in (RequestStatus.OPEN, RequestStatus.APPROVED))),
 )
+
+
+def bindings_of_waiting(connection: Connection, project_id: str) -> Mapping[str, Sequence[JsonObject]]:
+    """Return what the project's change requests that are open or approved are bound to, by their ids.
+
+    Every write looks at these, and so it must not read what they hold, which may be long.
+    """
+    return {row.id: row.bound for row in connection.execute(_WAITING_REQUESTS, {"of_project": project_id})}
 
 
 class StoredView:
@@ -173,10 +182,9 @@ class StoredView:
         query = select(func.count()).select_from(table).where(*waiting)
         return int(self._connection.execute(query).scalar_one())
 
-    def waiting_requests(self, project_id: str) -> Sequence[ChangeRequest]:
-        """Return the project's change requests that are open or approved."""
-        rows = self._connection.execute(_WAITING_REQUESTS, {"of_project": project_id})
-        return [made(ChangeRequest, row) for row in rows]
+    def waiting_requests(self, project_id: str) -> int:
+        """Return how many of the project's change requests are open or approved."""
+        return len(bindings_of_waiting(self._connection, project_id))
 
     def one_time_token(self, token_hash: str) -> OneTimeToken | None:
         """Return the invitation or reset with that hash, expired or not."""
