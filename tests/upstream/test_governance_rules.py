@@ -200,7 +200,7 @@ def test_what_is_not_of_one_project_cannot_wait(rig: Rig, commands: tuple[Comman
     """Nor what answers with a secret, whatever permission it needs."""
     done = rig.do(Batch(commands=commands))
     with pytest.raises(Rejected) as refused:
-        rig.view(lambda view: project_concerned(done.decisions, view, facts_of(rig)))
+        rig.view(lambda view: project_concerned(commands, done.decisions, view, facts_of(rig)))
     assert refused.value.code == "cannot_wait"
 
 

@@ -1,10 +1,11 @@
 """Which versions a proposed change is bound to, and whether they still hold.
 
 A binding is `{type, key, entity_id, environment_id, version}`: a flag, a segment, or (with an environment) the config
-of a flag, at the version that it had before the change. What a change makes anew is bound to nothing.
+of a flag, at the version that it had before the change. What a change makes anew is bound to nothing; what it copies
+is bound as well.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from upstream.domain.entities import Entity, Environment, Flag, FlagConfig, JsonObject, Segment
@@ -22,30 +23,32 @@ class Touched:
 
 
 def bound_by(decisions: Iterable[Decision]) -> tuple[JsonObject, ...]:
-    """Return the bindings of all that these decisions touch.
+    """Return the bindings of all that these decisions touch or copy from.
 
-    The flag of a config is bound as well: what its variations are is what a reviewer judges the serves by.
+    The flag of a config is bound as well: what its variations are is what a reviewer judges the serves by. And so is
+    what a decision is about but leaves as it is: after an edit it would not.
     """
     bound: dict[_Name, JsonObject | None] = {}
+    keys: dict[str, str] = {}
     for decision in decisions:
         flag = decision.target if isinstance(decision.target, Flag) else None
         before = [(entity, entity.version - 1) for entity in decision.save]
         before += [(entity, entity.version) for entity in decision.remove]
-        if flag is not None:
-            before.append((flag, flag.version))
+        # What these save has its place already, at the version before.
+        before += [(entity, entity.version) for entity in (*decision.rests_on, decision.entity, flag) if entity]
+        keys |= {entity.id: entity.key for entity, _ in before if isinstance(entity, Flag)}
         for entity, version in before:
             name = _name(entity)
             if name is not None and name not in bound:
-                bound[name] = _binding(entity, name, version, flag) if version else None
+                bound[name] = _binding(entity, name, version, keys) if version else None
     return tuple(each for each in bound.values() if each is not None)
 
 
-def _binding(entity: Entity, name: _Name, version: int, flag: Flag | None) -> JsonObject:
+def _binding(entity: Entity, name: _Name, version: int, keys: Mapping[str, str]) -> JsonObject:
     is_config = isinstance(entity, FlagConfig)
-    named_by = flag if is_config else entity
     return {
         "type": "config" if is_config else "flag" if isinstance(entity, Flag) else "segment",
-        "key": getattr(named_by, "key", None),
+        "key": keys.get(name[0]) if is_config else getattr(entity, "key", None),
         "entity_id": name[0],
         "environment_id": name[1],
         "version": version,

@@ -67,17 +67,20 @@ def project_named(commands: Sequence[Command]) -> str:
     return named
 
 
-def project_concerned(decisions: Sequence[Decision], view: View, facts: Facts) -> Project:
-    """Return the one project that all these decisions, which have been taken back, are about.
+def project_concerned(commands: Sequence[Command], decisions: Sequence[Decision], view: View, facts: Facts) -> Project:
+    """Return the one project that these commands, and the decisions that have been taken back, are about.
 
     Raises:
         Rejected: INVALID `cannot_wait`: there is none, or it is not there yet, or a secret came of it.
     """
     if any(each.secret is not None for each in decisions):
         raise _cannot_wait("What answers with a secret cannot be scheduled or proposed.")
+    organisation_id = facts.actor.organisation_id
     ids = {each.project_id for each in decisions}
-    found = view.project(facts.actor.organisation_id, ids.pop() or "") if len(ids) == 1 else None
-    if found is None:
+    found = view.project(organisation_id, ids.pop() or "") if len(ids) == 1 else None
+    # A copy into another project is about that one alone, but rests on what is held, and bound, by nobody there.
+    named = {project_named([each]) for each in commands}
+    if found is None or any(view.project(organisation_id, each) != found for each in named):
         raise _cannot_wait(_ONE_PROJECT)
     return found
 

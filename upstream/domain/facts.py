@@ -163,7 +163,7 @@ class Decision:
     kill). `signs_out` is the id of a member whose sign-ins, but `keeps_sign_in`, end with this transaction. `secret` is
     the raw text of a new key or one-time token. `report` is what the caller is told beside the changes. A command that
     comes to many decisions has them in `parts`, which are carried out in their order before it, each with an audit
-    entry of its own.
+    entry of its own. `rests_on` is what beside these was looked at and copied from: had it been another, so were this.
     """
 
     action: str
@@ -183,3 +183,4 @@ class Decision:
     keeps_sign_in: str | None = None
     report: JsonObject | None = None
     parts: "tuple[Decision, ...]" = ()
+    rests_on: tuple[Entity, ...] = ()

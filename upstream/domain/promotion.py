@@ -44,7 +44,8 @@ def promote_flag(command: PromoteFlag, view: View, facts: Facts) -> Decision:
     warnings = _already_running(model, facts) if "fallthrough" in parts or "rules" in parts else ()
     decision = decided_config(flag, flag, config, after, facts, warnings=warnings)
     origin = (Change(path="promoted_from", before=None, after=source.key),) if decision.changes else ()
-    return replace(decision, action="flag.promoted", changes=(*decision.changes, *origin), reason=command.reason)
+    changes = (*decision.changes, *origin)
+    return replace(decision, action="flag.promoted", changes=changes, reason=command.reason, rests_on=(model,))
 
 
 def _parts(parts: Sequence[str] | None, problems: Problems) -> Sequence[str]:
@@ -117,6 +118,7 @@ def copy_flag(command: CopyFlag, view: View, facts: Facts) -> Decision:
         changes=(*changes, origin),
         warnings=warnings + lost,
         project_id=into.id,
+        rests_on=(flag, *view.configs(flag.id).values()),
     )
 
 

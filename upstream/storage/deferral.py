@@ -88,7 +88,7 @@ def schedule(connection: Connection, command: Command, run_at: int, facts: Facts
     _hold_project(connection, commands, facts)
     rehearsal = rehearse(connection, command, facts)
     view = StoredView(connection)
-    project = project_concerned(rehearsal.done.decisions, view, facts)
+    project = project_concerned(commands, rehearsal.done.decisions, view, facts)
     keeping = CreateSchedule(
         project=project.id,
         commands=[encode(pinned(each, project, view)) for each in commands],
@@ -111,7 +111,7 @@ def propose(connection: Connection, command: Command, title: str, facts: Facts) 
     _hold_project(connection, commands, facts)
     rehearsal = rehearse(connection, command, replace(facts, is_reviewed=True))
     view = StoredView(connection)
-    project = project_concerned(rehearsal.done.decisions, view, facts)
+    project = project_concerned(commands, rehearsal.done.decisions, view, facts)
     proposing = ProposeChange(
         project=project.id,
         title=title,
@@ -141,7 +141,7 @@ def propose_to(connection: Connection, command: Command, request_id: str, facts:
     before = [decoded(each) for each in request.commands]
     whole = Batch(commands=(*before, *(without_versions(each) for each in commands)))
     rehearsal = rehearse(connection, whole, reviewed)
-    project = project_concerned(rehearsal.done.decisions, view, facts)
+    project = project_concerned(commands, rehearsal.done.decisions, view, facts)
     added = [encode(without_versions(pinned(each, project, view))) for each in commands]
     amending = AmendRequest(
         project=project.id,
