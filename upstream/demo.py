@@ -19,16 +19,18 @@ from upstream.api.passwords import Passwords
 from upstream.authority import Authority, Outcome
 from upstream.data_dir import write_private
 from upstream.demo_project import ENVIRONMENT, FLAG, FLAGS, PROJECT, PROJECT_NAME, SEGMENTS
-from upstream.domain.commands import (
-    Command,
-    CreateFlag,
+from upstream.domain.access_commands import (
     CreateKey,
     CreateMember,
     CreateOrganisation,
-    CreateProject,
-    CreateSegment,
     CreateToken,
     UpdateMember,
+)
+from upstream.domain.commands import (
+    Command,
+    CreateFlag,
+    CreateProject,
+    CreateSegment,
 )
 from upstream.domain.entities import Member, Organisation, Role
 from upstream.domain.permissions import SCOPES, system_actor

@@ -18,7 +18,10 @@ from upstream.api.accounts import SetupToken
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority
 from upstream.data_dir import write_private
-from upstream.domain.commands import CreateKey, Found
+from upstream.domain.access_commands import (
+    CreateKey,
+    Found,
+)
 from upstream.domain.entities import Credential
 from upstream.domain.permissions import system_actor
 from upstream.storage import tables

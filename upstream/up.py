@@ -21,7 +21,10 @@ from upstream import data_dir
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority, SystemEntropy
 from upstream.demo import Seed, Urls, banner
-from upstream.domain.commands import InviteMember, ResetPassword
+from upstream.domain.access_commands import (
+    InviteMember,
+    ResetPassword,
+)
 from upstream.domain.entities import OneTimeToken
 from upstream.domain.permissions import system_actor
 from upstream.first_start import EMAIL, RELAY_KEY_FILE, Owner, first_start, relay_key

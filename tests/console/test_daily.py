@@ -66,7 +66,7 @@ def test_toggle() -> None:
     assert halyard("flags", "list", "--state", "on", "-e", "staging", "--search", flag, "-q").done().out == f"{flag}\n"
     entry = halyard("audit", "--flag", flag, "--limit", "1").done().out.splitlines()[1]
     assert entry.split()[2:] == [
-        "Demo", "owner", "api", "flag.toggled", "flag", flag, "enabled:", "false", "→", "true", "“as", "planned”",
+        "Demo", "owner", "cli", "flag.toggled", "flag", flag, "enabled:", "false", "→", "true", "“as", "planned”",
     ]  # fmt: skip
 
 

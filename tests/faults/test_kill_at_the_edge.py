@@ -88,10 +88,7 @@ async def test_a_kill_with_a_token_that_was_revoked_meanwhile_is_taken_back(pair
     assert pair.session is not None
     operator = Client(pair.session, pair.relay_url, made["token"])
 
-    async def known() -> bool:
-        return (await operator.post("/api/v2/evaluate", {}))[0] != 401
-
-    await until("the relay knows the token", known)
+    await pair.settled()
     await pair.kill_upstream()
     killed = await kill(pair, operator, "no reason at all")
     assert await is_off(pair)

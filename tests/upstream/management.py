@@ -20,15 +20,17 @@ from upstream.api.accounts import SetupToken
 from upstream.api.app import SignInLimits, connected, create_api
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority
-from upstream.domain.commands import (
-    Command,
-    CreateFlag,
+from upstream.domain.access_commands import (
     CreateKey,
     CreateMember,
     CreateOrganisation,
+    CreateToken,
+)
+from upstream.domain.commands import (
+    Command,
+    CreateFlag,
     CreateProject,
     CreateSegment,
-    CreateToken,
 )
 from upstream.domain.entities import CredentialKind, FlagType, Role
 from upstream.domain.permissions import SCOPES, system_actor

@@ -14,7 +14,13 @@ from sqlalchemy import Connection, event
 from relay.protocol.state import State
 from tests.clocks import FakeClock
 from tests.upstream.databases import copy_of, dump, engine_at, is_kept, keep, shared_engine_on, url_of
-from upstream.domain.commands import Command, CreateOrganisation, CreateProject
+from upstream.domain.access_commands import (
+    CreateOrganisation,
+)
+from upstream.domain.commands import (
+    Command,
+    CreateProject,
+)
 from upstream.domain.entities import Environment, Project
 from upstream.domain.errors import Rejected
 from upstream.domain.facts import Facts

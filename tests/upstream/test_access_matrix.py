@@ -25,7 +25,11 @@ from relay.serve.access import Access
 from relay.sync.store import Store
 from tests.upstream.management import CHEAP, PASSWORD, Caller, Reply, Template, World, open_world
 from upstream.app import relay_routes
-from upstream.domain.commands import CreateMember, CreateToken, RevokeToken
+from upstream.domain.access_commands import (
+    CreateMember,
+    CreateToken,
+    RevokeToken,
+)
 from upstream.domain.entities import Role
 from upstream.domain.permissions import BY_ROLE, BY_SCOPE, SCOPES, Action
 from upstream.ingest import Ingest

@@ -14,7 +14,10 @@ from tests.upstream.management import EMAIL, PASSWORD, Reply, Template, World, o
 from tests.upstream.rig import make_template
 from upstream.api.accounts import SetupToken
 from upstream.api.app import SignInLimits
-from upstream.domain.commands import ChoosePassword, CreateMember
+from upstream.domain.access_commands import (
+    ChoosePassword,
+    CreateMember,
+)
 from upstream.domain.entities import Role
 from upstream.domain.errors import Rejected
 from upstream.domain.permissions import system_actor

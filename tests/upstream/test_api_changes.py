@@ -15,7 +15,15 @@ from relay.serve.guard import Guard
 from relay.sync.store import Store
 from tests.upstream.management import Caller, P, Reply, Wakes, World
 from upstream.api import changes, errors
-from upstream.domain.commands import CreateKey, CreateToken, RevokeKey, RevokeToken, ToggleFlag
+from upstream.domain.access_commands import (
+    CreateKey,
+    CreateToken,
+    RevokeKey,
+    RevokeToken,
+)
+from upstream.domain.commands import (
+    ToggleFlag,
+)
 from upstream.domain.entities import CredentialKind
 from upstream.storage.history import heads, lineage, read_snapshot
 

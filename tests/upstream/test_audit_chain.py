@@ -16,8 +16,14 @@ from tests.upstream.databases import sqlite_only, url_of
 from tests.upstream.management import P, World
 from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
 from upstream.cli import app
+from upstream.domain.access_commands import (
+    CreateOrganisation,
+)
 from upstream.domain.audit_chain import FaultKind, Mark, Report, Seal, Verifier, genesis, link, parse_mark
-from upstream.domain.commands import CreateFlag, CreateOrganisation, ToggleFlag
+from upstream.domain.commands import (
+    CreateFlag,
+    ToggleFlag,
+)
 from upstream.domain.facts import Facts
 from upstream.domain.permissions import system_actor
 from upstream.sealing import FLOOR_S, PAUSE_S, Sealer, verified

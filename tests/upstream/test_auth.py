@@ -10,7 +10,11 @@ from tests.upstream.management import CHEAP, EMAIL, PASSWORD, SIGNING_KEY, P, Te
 from tests.upstream.rig import Bang
 from upstream.api.app import SignInLimits
 from upstream.api.passwords import Passwords
-from upstream.domain.commands import CreateToken, DeleteMember, UpdateMember
+from upstream.domain.access_commands import (
+    CreateToken,
+    DeleteMember,
+    UpdateMember,
+)
 from upstream.storage import transaction
 from upstream.storage.database import Database
 

@@ -16,11 +16,13 @@ from tests.clocks import FakeClock, settle
 from tests.upstream.databases import copy_of, url_of
 from tests.upstream.rig import SeededEntropy, template_fixture  # noqa: F401 - used by name
 from upstream.authority import Authority, Outcome, SystemEntropy
+from upstream.domain.access_commands import (
+    CreateKey,
+)
 from upstream.domain.commands import (
     Command,
     CreateEnvironment,
     CreateFlag,
-    CreateKey,
     DeleteEnvironment,
     DeleteProject,
     ToggleFlag,

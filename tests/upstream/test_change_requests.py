@@ -6,7 +6,9 @@ import pytest
 
 from relay.clock import rfc3339
 from tests.upstream.management import Caller, P, World
-from upstream.domain.commands import CreateToken
+from upstream.domain.access_commands import (
+    CreateToken,
+)
 from upstream.scheduler import Scheduler
 
 F = f"{P}/flags/checkout"

@@ -6,20 +6,21 @@ from typing import Any, get_args
 import orjson
 import pytest
 
+from upstream.domain.access_commands import (
+    CreateKey,
+    UpdateMember,
+)
 from upstream.domain.command_codec import UnknownCommand, decode, encode
 from upstream.domain.commands import (
-    UNSET,
     Batch,
     Command,
     ConfigFields,
     CreateFlag,
-    CreateKey,
     CreateProject,
     NewEnvironment,
     ToggleFlag,
     UpdateConfig,
     UpdateFlag,
-    UpdateMember,
 )
 from upstream.domain.entities import CredentialKind, FlagKind, FlagType, Role
 from upstream.domain.flag_commands import (
@@ -35,6 +36,9 @@ from upstream.domain.flag_commands import (
     UpdateRule,
 )
 from upstream.domain.governance_commands import ApplyRequest, RevertFlag
+from upstream.domain.unset import (
+    UNSET,
+)
 
 COMMANDS: list[Command] = [
     CreateFlag(

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
-from upstream.domain.commands import (
+from upstream.domain.access_commands import (
     ChangePassword,
     CreateMember,
     DeleteMember,

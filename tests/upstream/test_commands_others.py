@@ -11,28 +11,30 @@ import pytest
 from relay.engine.parse import InvalidConfig
 from relay.protocol.keys import fingerprint, kind_of
 from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
+from upstream.domain.access_commands import (
+    CreateKey,
+    CreateMember,
+    CreateOrganisation,
+    CreateToken,
+    DeleteMember,
+    RevokeKey,
+    RevokeToken,
+    UpdateMember,
+)
 from upstream.domain.commands import (
     Command,
     ConfigFields,
     CreateEnvironment,
     CreateFlag,
-    CreateKey,
-    CreateMember,
-    CreateOrganisation,
     CreateProject,
     CreateSegment,
-    CreateToken,
     DeleteEnvironment,
     DeleteFlag,
-    DeleteMember,
     DeleteProject,
     DeleteSegment,
     NewEnvironment,
-    RevokeKey,
-    RevokeToken,
     ToggleFlag,
     UpdateEnvironment,
-    UpdateMember,
     UpdateProject,
     UpdateSegment,
 )

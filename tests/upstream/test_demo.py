@@ -17,7 +17,14 @@ from upstream.api.passwords import Passwords
 from upstream.authority import Authority, SystemEntropy
 from upstream.demo import EMAIL, FILE, Demo, Seed, Urls, banner
 from upstream.demo_project import ENVIRONMENT, FLAG, FLAGS, PROJECT, SEGMENT
-from upstream.domain.commands import DeleteFlag, DeleteProject, RevokeKey, ToggleFlag
+from upstream.domain.access_commands import (
+    RevokeKey,
+)
+from upstream.domain.commands import (
+    DeleteFlag,
+    DeleteProject,
+    ToggleFlag,
+)
 from upstream.domain.entities import Credential
 from upstream.domain.permissions import SCOPES, Actor, system_actor
 from upstream.notifier import Feed, Notifier

@@ -7,12 +7,14 @@ import pytest
 
 from tests.upstream.management import P, World
 from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
+from upstream.domain.access_commands import (
+    CreateKey,
+)
 from upstream.domain.commands import (
     ArchiveFlag,
     CloneEnvironment,
     ConfigFields,
     CreateFlag,
-    CreateKey,
     CreateSegment,
     ReorderEnvironments,
     RestoreFlag,

@@ -14,6 +14,9 @@ from relay.protocol.state import State
 from tests.upstream.databases import IS_POSTGRESQL, copy_of
 from tests.upstream.management import P, Reply, World
 from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
+from upstream.domain.access_commands import (
+    CreateKey,
+)
 from upstream.domain.commands import (
     ArchiveFlag,
     Batch,
@@ -21,7 +24,6 @@ from upstream.domain.commands import (
     ConfigFields,
     CreateEnvironment,
     CreateFlag,
-    CreateKey,
     CreateSegment,
     DeleteFlag,
     DeleteSegment,

@@ -8,6 +8,10 @@ import pytest
 
 from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
 from upstream.domain import requests, schedules
+from upstream.domain.access_commands import (
+    CreateKey,
+    CreateToken,
+)
 from upstream.domain.actors import actor_again, person, recorded
 from upstream.domain.bindings import bound_by, holds, named
 from upstream.domain.command_codec import encode
@@ -15,10 +19,8 @@ from upstream.domain.commands import (
     Batch,
     Command,
     CreateFlag,
-    CreateKey,
     CreateProject,
     CreateSegment,
-    CreateToken,
     DeleteFlag,
     DeleteSegment,
     ToggleFlag,

@@ -7,7 +7,9 @@ import pytest
 from tests.clocks import FakeClock
 from tests.upstream.management import Caller, P, Reply, World
 from upstream.api.rate_limit import RequestLimits, Windows, network_of
-from upstream.domain.commands import CreateMember
+from upstream.domain.access_commands import (
+    CreateMember,
+)
 from upstream.domain.entities import Role
 from upstream.settings import RateLimits
 

@@ -10,7 +10,14 @@ from relay.clock import rfc3339
 from relay.protocol.keys import Kind, kind_of
 from tests.upstream.management import P, World
 from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
-from upstream.domain.commands import CreateKey, CreateToken, RotateKey, RotateToken, UpdateKey, UpdateToken
+from upstream.domain.access_commands import (
+    CreateKey,
+    CreateToken,
+    RotateKey,
+    RotateToken,
+    UpdateKey,
+    UpdateToken,
+)
 from upstream.domain.entities import Credential, CredentialKind
 from upstream.domain.permissions import SCOPES, Actor
 from upstream.storage.transaction import expire_credentials

@@ -14,7 +14,12 @@ from tests.upstream.databases import url_of
 from tests.upstream.management import P, World
 from tests.upstream.rig import Bang, SeededEntropy, failing_at
 from upstream.authority import Authority
-from upstream.domain.commands import CreateToken, DeleteMember, RevokeToken, UpdateMember
+from upstream.domain.access_commands import (
+    CreateToken,
+    DeleteMember,
+    RevokeToken,
+    UpdateMember,
+)
 from upstream.domain.entities import Role
 from upstream.notifier import Notifier
 from upstream.scheduler import POLL_S, Scheduler

@@ -15,13 +15,15 @@ from relay.protocol.state import State, advance, build_state
 from relay.protocol.strict_json import loads
 from tests.upstream.databases import copy_of
 from tests.upstream.rig import Rig, make_template
+from upstream.domain.access_commands import (
+    CreateKey,
+)
 from upstream.domain.commands import (
     ArchiveFlag,
     Command,
     ConfigFields,
     CreateEnvironment,
     CreateFlag,
-    CreateKey,
     CreateSegment,
     DeleteEnvironment,
     DeleteFlag,

@@ -8,17 +8,19 @@ import pytest
 from sqlalchemy import Connection, event
 
 from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 - the fixtures are used by name
+from upstream.domain.access_commands import (
+    CreateKey,
+    CreateMember,
+    CreateToken,
+    RevokeToken,
+)
 from upstream.domain.commands import (
     ArchiveFlag,
     ConfigFields,
     CreateFlag,
-    CreateKey,
-    CreateMember,
     CreateProject,
     CreateSegment,
-    CreateToken,
     DeleteFlag,
-    RevokeToken,
     ToggleFlag,
 )
 from upstream.domain.entities import CredentialKind, FlagType

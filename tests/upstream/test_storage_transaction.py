@@ -23,12 +23,14 @@ from tests.upstream.rig import (
     rig_fixture,  # noqa: F401 - the fixtures are used by name
     template_fixture,  # noqa: F401
 )
+from upstream.domain.access_commands import (
+    CreateKey,
+)
 from upstream.domain.commands import (
     Batch,
     ConfigFields,
     CreateEnvironment,
     CreateFlag,
-    CreateKey,
     CreateProject,
     ToggleFlag,
     UpdateFlag,

@@ -21,7 +21,13 @@ from upstream import data_dir
 from upstream.api.passwords import Passwords
 from upstream.authority import Authority, SystemEntropy
 from upstream.demo import Demo, Seed, Urls
-from upstream.domain.commands import CreateOrganisation, CreateProject, CreateToken
+from upstream.domain.access_commands import (
+    CreateOrganisation,
+    CreateToken,
+)
+from upstream.domain.commands import (
+    CreateProject,
+)
 from upstream.domain.entities import Organisation
 from upstream.domain.permissions import system_actor
 from upstream.notifier import Notifier

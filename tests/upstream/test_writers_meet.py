@@ -14,22 +14,24 @@ from tests.upstream.databases import copy_of, engine_at, postgresql_only, url_of
 from tests.upstream.rig import SeededEntropy, template_fixture  # noqa: F401 - used by name
 from upstream.api import sign_in_store
 from upstream.authority import Authority
+from upstream.domain.access_commands import (
+    CreateKey,
+    CreateMember,
+    CreateOrganisation,
+    DeleteMember,
+    Found,
+    RevokeKey,
+    UpdateMember,
+)
 from upstream.domain.commands import (
     Command,
     CreateEnvironment,
     CreateFlag,
-    CreateKey,
-    CreateMember,
-    CreateOrganisation,
     CreateProject,
     CreateSegment,
     DeleteEnvironment,
-    DeleteMember,
     DeleteProject,
-    Found,
-    RevokeKey,
     UpdateFlag,
-    UpdateMember,
 )
 from upstream.domain.entities import CredentialKind, RefreshToken, Role
 from upstream.domain.errors import Kind, Rejected

@@ -13,7 +13,9 @@ from upstream.api.caller import Address, Myself
 from upstream.api.doing import Doing
 from upstream.api.passwords import MAX_CHARACTERS, NewPassword
 from upstream.api.services import Served
-from upstream.domain.commands import RenameMyself
+from upstream.domain.access_commands import (
+    RenameMyself,
+)
 
 router = APIRouter(prefix="/auth", tags=["auth"])
 

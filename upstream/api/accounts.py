@@ -19,7 +19,14 @@ from upstream.api.authenticator import SignInId, member_actor
 from upstream.api.passwords import Passwords, check_password
 from upstream.api.rate_limit import AttemptLimit
 from upstream.authority import Outcome
-from upstream.domain.commands import ChangePassword, ChoosePassword, Command, Found
+from upstream.domain.access_commands import (
+    ChangePassword,
+    ChoosePassword,
+    Found,
+)
+from upstream.domain.commands import (
+    Command,
+)
 from upstream.domain.entities import Member
 from upstream.domain.errors import Kind, Rejected
 from upstream.domain.joining import TOKEN_UNUSABLE

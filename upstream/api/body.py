@@ -22,7 +22,9 @@ from relay.serve.bodies import read_body
 from relay.serve.guard import Scope
 from upstream.api.paths import takes_document
 from upstream.api.services import services_of
-from upstream.domain.commands import UNSET
+from upstream.domain.unset import (
+    UNSET,
+)
 
 M = TypeVar("M", bound="Body")
 

@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any, Final
 
+import orjson
+
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "code,pre{font:14px/1.5 ui-monospace,monospace}"
     "summary{cursor:pointer;padding:.25rem 0}summary b{display:inline-block;width:4.5rem}"
+    "summary i{font-style:normal;color:#666;margin-left:.75rem}details[open]{margin-bottom:1rem}"
     "pre{background:#f4f4f4;padding:.75rem;overflow:auto}td{padding:.1rem 1rem .1rem 0;vertical-align:top}"
-    "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}pre{background:#252525}a{color:#8bf}}"
+    "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}pre{background:#252525}a{color:#8bf}"
+    "summary i{color:#aaa}}"
 )
 
 
@@ -20,10 +24,14 @@ def page(document: dict[str, Any]) -> str:
         for method, operation in operations.items():
             tag = (operation.get("tags") or ["other"])[0]
             groups.setdefault(tag, []).append(_operation(path, method, operation, document))
-    body = "".join(f"<h2>{escape(tag)}</h2>{''.join(entries)}" for tag, entries in groups.items())
+    told = {tag["name"]: tag.get("description", "") for tag in document.get("tags", ())}
+    body = "".join(
+        f"<h2>{escape(tag)}</h2><p>{escape(told.get(tag, ''))}</p>{''.join(entries)}" for tag, entries in groups.items()
+    )
     title = escape(document["info"]["title"])
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{_STYLE}</style>'
         f"<h1>{title} {escape(document['info']['version'])}</h1>"
         f"<p>{escape(document['info'].get('description', ''))}</p>"
         f'<p>For programs: <a href="openapi.json">openapi.json</a></p>{body}</html>'
@@ -32,11 +40,25 @@ def page(document: dict[str, Any]) -> str:
 
 def _operation(path: str, method: str, operation: dict[str, Any], document: dict[str, Any]) -> str:
     rows = "".join(_row(*row) for row in [*_parameters(operation), *_members(operation, document)])
-    text = escape(operation.get("description") or operation.get("summary", ""))
+    summary = operation.get("summary", "")
+    text = escape(operation.get("description") or summary)
     return (
-        f"<details><summary><b>{method.upper()}</b> <code>{escape(path)}</code></summary>"
-        f"<p>{text}</p><table>{rows}</table></details>"
+        f"<details><summary><b>{method.upper()}</b> <code>{escape(path)}</code><i>{escape(summary)}</i></summary>"
+        f"<p>{text}</p><table>{rows}</table>{''.join(_examples(operation))}</details>"
     )
+
+
+def _examples(operation: dict[str, Any]) -> Iterator[str]:
+    """Yield an example of the body, and of the answer to it."""
+    contents = {"Body": operation.get("requestBody", {}).get("content", {})}
+    for status, answer in operation["responses"].items():
+        if status.startswith("2"):
+            contents[f"Answer {status}"] = answer.get("content", {})
+    for name, content in contents.items():
+        example = content.get("application/json", {}).get("example")
+        if example is not None:
+            shown = orjson.dumps(example, option=orjson.OPT_INDENT_2).decode()
+            yield f"<p>{name}</p><pre>{escape(shown)}</pre>"
 
 
 def _row(name: str, place: str, kind: str, text: str) -> str:

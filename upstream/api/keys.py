@@ -16,7 +16,12 @@ from upstream.api.etags import IfMatch
 from upstream.api.paging import Found, Paged
 from upstream.api.places import project_at
 from upstream.api.services import Served
-from upstream.domain.commands import CreateKey, RevokeKey, RotateKey, UpdateKey
+from upstream.domain.access_commands import (
+    CreateKey,
+    RevokeKey,
+    RotateKey,
+    UpdateKey,
+)
 from upstream.domain.entities import Credential, CredentialKind
 from upstream.domain.lookup import environment_of
 from upstream.domain.permissions import Action

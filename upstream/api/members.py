@@ -20,7 +20,16 @@ from upstream.api.paging import Found, Paged
 from upstream.api.passwords import NewPassword, check_password
 from upstream.api.services import Served, Services
 from upstream.authority import Outcome
-from upstream.domain.commands import Batch, CreateMember, DeleteMember, InviteMember, ResetPassword, UpdateMember
+from upstream.domain.access_commands import (
+    CreateMember,
+    DeleteMember,
+    InviteMember,
+    ResetPassword,
+    UpdateMember,
+)
+from upstream.domain.commands import (
+    Batch,
+)
 from upstream.domain.entities import Member, OneTimeToken, Role
 from upstream.domain.errors import not_found
 from upstream.domain.permissions import Action, Actor, contains

@@ -10,7 +10,9 @@ from upstream.api.caller import OrganisationWriter, SignedIn
 from upstream.api.doing import Doing
 from upstream.api.etags import IfMatch
 from upstream.api.services import Served
-from upstream.domain.commands import UpdateOrganisation
+from upstream.domain.access_commands import (
+    UpdateOrganisation,
+)
 from upstream.domain.errors import not_found
 from upstream.storage import reads
 

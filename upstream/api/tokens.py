@@ -16,7 +16,12 @@ from upstream.api.etags import IfMatch
 from upstream.api.paging import Found, Paged
 from upstream.api.places import project_at
 from upstream.api.services import Served
-from upstream.domain.commands import CreateToken, RevokeToken, RotateToken, UpdateToken
+from upstream.domain.access_commands import (
+    CreateToken,
+    RevokeToken,
+    RotateToken,
+    UpdateToken,
+)
 from upstream.domain.entities import Credential, CredentialKind
 from upstream.domain.permissions import SCOPES, Action
 from upstream.storage import reads

@@ -117,7 +117,12 @@ class Client:
 
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.timeout_s))
-        sent = {"User-Agent": f"halyard/{VERSION}", "Accept": "application/json", **(headers or {})}
+        sent = {
+            "User-Agent": f"halyard/{VERSION}",
+            "Halyard-Client": "cli",  # what the audit log shows under `via`
+            "Accept": "application/json",
+            **(headers or {}),
+        }
         if bearer is not None:
             sent["Authorization"] = f"Bearer {bearer}"
         data = None if body is None else orjson.dumps(body)

@@ -9,8 +9,16 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Any, get_args
 
-from upstream.domain.commands import UNSET, Batch, Command, ConfigFields, NewEnvironment
+from upstream.domain.commands import (
+    Batch,
+    Command,
+    ConfigFields,
+    NewEnvironment,
+)
 from upstream.domain.entities import CredentialKind, FlagKind, FlagType, JsonObject, Role
+from upstream.domain.unset import (
+    UNSET,
+)
 
 NAME = "command"
 

@@ -11,7 +11,12 @@ import orjson
 
 from relay.engine.parse import InvalidConfig, parse_flag
 from relay.protocol.hashing import canonical
-from upstream.domain.commands import UNSET, ConfigFields, KillFlag, ToggleFlag, UpdateConfig
+from upstream.domain.commands import (
+    ConfigFields,
+    KillFlag,
+    ToggleFlag,
+    UpdateConfig,
+)
 from upstream.domain.conditions import segments_in, sentence
 from upstream.domain.diff import changes_between
 from upstream.domain.entities import Entity, Environment, Flag, FlagConfig, FlagType, Variation
@@ -29,6 +34,9 @@ from upstream.domain.lookup import (
 from upstream.domain.merging import CONFIG_FIELDS, check_start, merged
 from upstream.domain.serving import Reader
 from upstream.domain.snapshot import flag_object
+from upstream.domain.unset import (
+    UNSET,
+)
 from upstream.domain.values import Values
 
 KILL_SUPERSEDED = "flag.kill_superseded"

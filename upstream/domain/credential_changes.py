@@ -10,15 +10,15 @@ from typing import Literal
 
 from relay.protocol.edge import edge_key
 from relay.protocol.keys import ENTROPY_BYTES, fingerprint, hint, mint
-from upstream.domain.commands import (
-    UNSET,
+from upstream.domain.access_commands import (
     RevokeKey,
     RevokeToken,
     RotateKey,
     RotateToken,
-    Unset,
     UpdateKey,
     UpdateToken,
+)
+from upstream.domain.commands import (
     given,
 )
 from upstream.domain.credentials import checked_end, checked_origins, only_project, word_for
@@ -29,6 +29,10 @@ from upstream.domain.facts import Decision, Facts, View
 from upstream.domain.lookup import check_version, is_changed, next_version
 from upstream.domain.naming import check_text
 from upstream.domain.permissions import BY_SCOPE, actions, contains
+from upstream.domain.unset import (
+    UNSET,
+    Unset,
+)
 
 
 def update_key(command: UpdateKey, view: View, facts: Facts) -> Decision:

@@ -12,7 +12,10 @@ from typing import Literal
 from relay.clock import rfc3339
 from relay.protocol.edge import edge_key
 from relay.protocol.keys import ENTROPY_BYTES, fingerprint, hint, mint
-from upstream.domain.commands import CreateKey, CreateToken
+from upstream.domain.access_commands import (
+    CreateKey,
+    CreateToken,
+)
 from upstream.domain.diff import changes_between
 from upstream.domain.entities import Credential, CredentialKind
 from upstream.domain.errors import Kind, Problems, Rejected

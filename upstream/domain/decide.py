@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
+from upstream.domain import access_commands as a
 from upstream.domain import (
     bulk,
     configs,
@@ -46,17 +47,17 @@ class Only(StrEnum):
 
 
 DECIDERS: Mapping[type, tuple[Action | Only, Decider]] = {
-    c.CreateOrganisation: (Only.INSTALLATION, organisations.create_organisation),
-    c.Found: (Only.INSTALLATION, organisations.found),
-    c.UpdateOrganisation: (Action.ORGANISATION_WRITE, organisations.update_organisation),
-    c.CreateMember: (Action.MEMBERS_WRITE, members.create_member),
-    c.UpdateMember: (Action.MEMBERS_WRITE, members.update_member),
-    c.DeleteMember: (Action.MEMBERS_WRITE, members.delete_member),
-    c.InviteMember: (Action.MEMBERS_WRITE, joining.invite_member),
-    c.ResetPassword: (Action.MEMBERS_WRITE, joining.reset_password),
-    c.ChoosePassword: (Only.MEMBER, joining.choose_password),
-    c.ChangePassword: (Only.MEMBER, joining.change_password),
-    c.RenameMyself: (Only.MEMBER, joining.rename_myself),
+    a.CreateOrganisation: (Only.INSTALLATION, organisations.create_organisation),
+    a.Found: (Only.INSTALLATION, organisations.found),
+    a.UpdateOrganisation: (Action.ORGANISATION_WRITE, organisations.update_organisation),
+    a.CreateMember: (Action.MEMBERS_WRITE, members.create_member),
+    a.UpdateMember: (Action.MEMBERS_WRITE, members.update_member),
+    a.DeleteMember: (Action.MEMBERS_WRITE, members.delete_member),
+    a.InviteMember: (Action.MEMBERS_WRITE, joining.invite_member),
+    a.ResetPassword: (Action.MEMBERS_WRITE, joining.reset_password),
+    a.ChoosePassword: (Only.MEMBER, joining.choose_password),
+    a.ChangePassword: (Only.MEMBER, joining.change_password),
+    a.RenameMyself: (Only.MEMBER, joining.rename_myself),
     c.CreateProject: (Action.PROJECTS_WRITE, projects.create_project),
     c.UpdateProject: (Action.PROJECTS_WRITE, projects.update_project),
     c.DeleteProject: (Action.PROJECTS_WRITE, projects.delete_project),
@@ -90,14 +91,14 @@ DECIDERS: Mapping[type, tuple[Action | Only, Decider]] = {
     c.CreateSegment: (Action.FLAGS_WRITE, segments.create_segment),
     c.UpdateSegment: (Action.FLAGS_WRITE, segments.update_segment),
     c.DeleteSegment: (Action.FLAGS_DELETE, segments.delete_segment),
-    c.CreateKey: (Action.KEYS_WRITE, credentials.create_key),
-    c.UpdateKey: (Action.KEYS_WRITE, credential_changes.update_key),
-    c.RotateKey: (Action.KEYS_WRITE, credential_changes.rotate_key),
-    c.RevokeKey: (Action.KEYS_WRITE, credential_changes.revoke_key),
-    c.CreateToken: (Action.KEYS_WRITE, credentials.create_token),
-    c.UpdateToken: (Action.KEYS_WRITE, credential_changes.update_token),
-    c.RotateToken: (Action.KEYS_WRITE, credential_changes.rotate_token),
-    c.RevokeToken: (Action.KEYS_WRITE, credential_changes.revoke_token),
+    a.CreateKey: (Action.KEYS_WRITE, credentials.create_key),
+    a.UpdateKey: (Action.KEYS_WRITE, credential_changes.update_key),
+    a.RotateKey: (Action.KEYS_WRITE, credential_changes.rotate_key),
+    a.RevokeKey: (Action.KEYS_WRITE, credential_changes.revoke_key),
+    a.CreateToken: (Action.KEYS_WRITE, credentials.create_token),
+    a.UpdateToken: (Action.KEYS_WRITE, credential_changes.update_token),
+    a.RotateToken: (Action.KEYS_WRITE, credential_changes.rotate_token),
+    a.RevokeToken: (Action.KEYS_WRITE, credential_changes.revoke_token),
     # What an import does beyond writing flags needs further permissions; it looks at them itself.
     c.ImportProject: (Action.FLAGS_WRITE, importing.import_project),
     g.RevertFlag: (Action.FLAGS_WRITE, reverts.revert_flag),

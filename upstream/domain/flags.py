@@ -4,7 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from upstream.domain.commands import UNSET, ConfigFields, CreateFlag, UpdateFlag, given
+from upstream.domain.commands import (
+    ConfigFields,
+    CreateFlag,
+    UpdateFlag,
+    given,
+)
 from upstream.domain.configs import INVALID, applied, fresh_config, missing_segments, usual_serves, verify
 from upstream.domain.diff import changes_between
 from upstream.domain.entities import Entity, Environment, Flag, FlagConfig, FlagKind, FlagType
@@ -16,6 +21,9 @@ from upstream.domain.naming import TEXT_CHARACTERS, check_name, check_text, choo
 from upstream.domain.prerequisites import check_prerequisites, given_prerequisites
 from upstream.domain.serving import Reader
 from upstream.domain.templates import with_template
+from upstream.domain.unset import (
+    UNSET,
+)
 from upstream.domain.values import (
     BOOLEAN_VARIATIONS,
     DEFAULTS,

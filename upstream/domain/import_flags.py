@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
-from upstream.domain.commands import UNSET, ConfigFields
+from upstream.domain.commands import (
+    ConfigFields,
+)
 from upstream.domain.configs import applied, fresh_config, usual_serves, verify
 from upstream.domain.entities import Environment, Flag, FlagConfig, FlagKind, FlagType, JsonObject
 from upstream.domain.errors import Problems
@@ -17,6 +19,9 @@ from upstream.domain.flags import check_texts, checked_tags
 from upstream.domain.prerequisites import given_prerequisites
 from upstream.domain.serving import Reader
 from upstream.domain.transfer import FLAG_FIELDS
+from upstream.domain.unset import (
+    UNSET,
+)
 from upstream.domain.values import BOOLEAN_VARIATIONS, DEFAULTS, Values, check_number_format, given_variations
 
 _PLAIN: Final = frozenset(FLAG_FIELDS) - {"type", "kind", "tags", "number_format"} | {"expires_at"}

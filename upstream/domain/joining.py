@@ -9,7 +9,13 @@ from typing import Literal
 
 from relay.clock import rfc3339
 from relay.protocol.keys import fingerprint
-from upstream.domain.commands import ChangePassword, ChoosePassword, InviteMember, RenameMyself, ResetPassword
+from upstream.domain.access_commands import (
+    ChangePassword,
+    ChoosePassword,
+    InviteMember,
+    RenameMyself,
+    ResetPassword,
+)
 from upstream.domain.diff import changes_between
 from upstream.domain.entities import Change, Member, OneTimeToken
 from upstream.domain.errors import Kind, Problems, Rejected, not_found

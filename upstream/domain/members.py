@@ -8,7 +8,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from upstream.domain.commands import UNSET, CreateMember, DeleteMember, UpdateMember, given
+from upstream.domain.access_commands import (
+    CreateMember,
+    DeleteMember,
+    UpdateMember,
+)
+from upstream.domain.commands import (
+    given,
+)
 from upstream.domain.diff import changes_between
 from upstream.domain.entities import Change, Member, Role
 from upstream.domain.errors import Kind, Problems, Rejected, not_found
@@ -16,6 +23,9 @@ from upstream.domain.facts import Decision, Facts, Notice, View
 from upstream.domain.lookup import check_version, is_changed, next_version, projects_of
 from upstream.domain.naming import check_text
 from upstream.domain.permissions import BY_ROLE, actions, contains
+from upstream.domain.unset import (
+    UNSET,
+)
 
 EMAIL = re.compile(r"[^@\s\x00]{1,64}@[^@\s\x00]{1,190}")
 _INVALID = "The member cannot be used as it is."

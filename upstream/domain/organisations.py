@@ -2,7 +2,14 @@
 
 from dataclasses import replace
 
-from upstream.domain.commands import CreateOrganisation, Found, UpdateOrganisation, given
+from upstream.domain.access_commands import (
+    CreateOrganisation,
+    Found,
+    UpdateOrganisation,
+)
+from upstream.domain.commands import (
+    given,
+)
 from upstream.domain.diff import changes_between
 from upstream.domain.entities import Member, Organisation, Role
 from upstream.domain.errors import Kind, Problems, Rejected, not_found

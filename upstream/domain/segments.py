@@ -8,7 +8,12 @@ import orjson
 from relay.engine.environment import MAX_CHAIN
 from relay.engine.parse import InvalidConfig, parse_segment
 from relay.protocol.hashing import canonical
-from upstream.domain.commands import UNSET, CreateSegment, DeleteSegment, UpdateSegment, given
+from upstream.domain.commands import (
+    CreateSegment,
+    DeleteSegment,
+    UpdateSegment,
+    given,
+)
 from upstream.domain.conditions import normalised, segments_in, sentence
 from upstream.domain.diff import changes_between
 from upstream.domain.entities import JsonObject, Segment
@@ -20,6 +25,9 @@ from upstream.domain.merging import SEGMENT_FIELDS, check_start, merged
 from upstream.domain.naming import TEXT_CHARACTERS, check_name, check_text, choose_key
 from upstream.domain.serving import unit_list
 from upstream.domain.snapshot import segment_object
+from upstream.domain.unset import (
+    UNSET,
+)
 
 INVALID = "The segment cannot be used as it is."
 

@@ -10,9 +10,16 @@ from typing import Any, get_args
 
 from relay.engine.bucketing import BUCKETS
 from relay.engine.context import UNIT
-from upstream.domain.commands import UNSET, ConfigFields, CreateFlag, given
+from upstream.domain.commands import (
+    ConfigFields,
+    CreateFlag,
+    given,
+)
 from upstream.domain.entities import FlagKind, FlagTemplate, FlagType, JsonObject, TemplateFlavor
 from upstream.domain.errors import Problems
+from upstream.domain.unset import (
+    UNSET,
+)
 
 METADATA = "flag_template"
 FLAVORS: tuple[TemplateFlavor, ...] = get_args(TemplateFlavor)
