@@ -161,7 +161,7 @@ def test_what_a_change_makes_anew_is_bound_to_nothing(shop: Rig) -> None:
             )
         )
     )
-    bound = bound_by(done.decisions)
+    bound = shop.view(lambda view: bound_by(done.decisions, view))
     assert [(each["type"], each["key"], each["version"]) for each in bound] == [("flag", "a", 1), ("config", "a", 1)]
     assert shop.view(lambda view: [holds(each, view) for each in bound]) == [False, False]
     assert [named(each) for each in bound] == ["The flag 'a'", "The config of the flag 'a'"]
