@@ -91,3 +91,17 @@ async def test_a_write_does_not_read_what_waiting_requests_hold(world: World) ->
         event.remove(Engine, "before_cursor_execute", note)
     assert len(read) == 1
     assert "commands" not in read[0]
+
+
+async def test_making_a_segment_that_a_request_names_voids_it(world: World) -> None:
+    """Whoever makes it says whom the approved rule is for. One that the request itself makes is no matter."""
+    rules = [{"when": {"segment": "vip"}, "variation": "on"}]
+    reply = await world.api.patch(f"{PRODUCTION}?propose=Please", {"rules": rules})
+    assert {each["key"]: each["version"] for each in reply.body["bound"]} == {"vip": 0, "checkout": 1}
+    both = await world.api.post(f"{P}/segments?propose=Both", {"key": "vip"})
+    path = f"{F}/environments/staging?propose_to={both.body['id']}"
+    assert {each["key"] for each in (await world.api.patch(path, {"rules": rules})).body["bound"]} == {"checkout"}
+    await world.api.made(f"{P}/segments", {"key": "others"})
+    assert [each["holds"] for each in (await world.api.shown(f"{R}/{reply.body['id']}"))["bound"]] == [True] * 3
+    await world.api.made(f"{P}/segments", {"key": "vip", "include": ["mallory"]})
+    assert (await world.api.shown(f"{R}/{reply.body['id']}"))["status"] == "voided"

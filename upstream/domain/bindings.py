@@ -2,16 +2,19 @@
 
 A binding is `{type, key, entity_id, environment_id, version}`: a flag, a segment, or (with an environment) the config
 of a flag, at the version that it had before the change. What a change makes anew is bound to nothing; what it copies
-is bound as well.
+is bound as well. A segment that is named and not there is bound at version 0, by its key: who makes it says who is in
+it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from upstream.domain.conditions import segments_in
 from upstream.domain.entities import Entity, Environment, Flag, FlagConfig, JsonObject, Segment
 from upstream.domain.facts import Decision, View
 
 _Name = tuple[str, str]
+_ABSENT = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,8 @@ class Touched:
     environments: frozenset[str]
 
 
-def bound_by(decisions: Iterable[Decision]) -> tuple[JsonObject, ...]:
-    """Return the bindings of all that these decisions touch or copy from.
+def bound_by(decisions: Sequence[Decision], view: View) -> tuple[JsonObject, ...]:
+    """Return the bindings of all that these decisions, which have been taken back, touch or copy from.
 
     The flag of a config is bound as well: what its variations are is what a reviewer judges the serves by. And so is
     what a decision is about but leaves as it is: after an edit it would not.
@@ -41,7 +44,31 @@ def bound_by(decisions: Iterable[Decision]) -> tuple[JsonObject, ...]:
             name = _name(entity)
             if name is not None and name not in bound:
                 bound[name] = _binding(entity, name, version, keys) if version else None
-    return tuple(each for each in bound.values() if each is not None)
+    missing = (_missing(key) for key in _missing_segments(decisions, view))
+    return (*(each for each in bound.values() if each is not None), *missing)
+
+
+def _missing_segments(decisions: Iterable[Decision], view: View) -> list[str]:
+    """Return the keys of the segments that these decisions name, make none of, and that are not there."""
+    saved = [(entity, decision.project_id) for decision in decisions for entity in decision.save]
+    named = {key for entity, _ in saved for key in _segments_of(entity)}
+    if not named:
+        return []
+    there = {entity.key for entity, _ in saved if isinstance(entity, Segment)}
+    for project_id in {project_id for _, project_id in saved if project_id is not None}:
+        there |= {segment.key for segment in view.segments(project_id)}
+    return sorted(named - there)
+
+
+def _segments_of(entity: Entity) -> Iterator[str]:
+    if isinstance(entity, FlagConfig):
+        yield from (key for rule in entity.rules for key in segments_in(rule.when))
+    elif isinstance(entity, Segment):
+        yield from segments_in(entity.when)
+
+
+def _missing(key: str) -> JsonObject:
+    return {"type": "segment", "key": key, "entity_id": key, "environment_id": "", "version": _ABSENT}
 
 
 def _binding(entity: Entity, name: _Name, version: int, keys: Mapping[str, str]) -> JsonObject:
@@ -64,7 +91,8 @@ def _name(entity: Entity) -> _Name | None:
 def holds(bound: JsonObject, view: View) -> bool:
     """Tell whether a bound thing is still at its version."""
     version: int = bound["version"]
-    return view.version_now(bound["type"], bound["entity_id"], bound["environment_id"]) == version
+    # One that is made since has ended the request in the same transaction.
+    return version == _ABSENT or view.version_now(bound["type"], bound["entity_id"], bound["environment_id"]) == version
 
 
 def named(bound: JsonObject) -> str:
@@ -82,6 +110,8 @@ def touched_by(decisions: Iterable[Decision]) -> Touched:
             name = _name(entity)
             if name is not None:
                 names.add(name)
+            if isinstance(entity, Segment) and entity.version == 1:
+                names.add((entity.key, ""))
         gone |= {entity.id for entity in decision.remove if isinstance(entity, Environment)}
     return Touched(frozenset(names), frozenset(gone))
 

@@ -116,7 +116,7 @@ def propose(connection: Connection, command: Command, title: str, facts: Facts) 
         project=project.id,
         title=title,
         commands=[encode(without_versions(pinned(each, project, view))) for each in commands],
-        bound=bound_by(rehearsal.done.decisions),
+        bound=bound_by(rehearsal.done.decisions, view),
         preview=rehearsal.shown(),
     )
     return carry_out(connection, proposing, facts)
@@ -147,7 +147,7 @@ def propose_to(connection: Connection, command: Command, request_id: str, facts:
         project=project.id,
         request=request.id,
         commands=(*request.commands, *added),
-        bound=bound_by(rehearsal.done.decisions),
+        bound=bound_by(rehearsal.done.decisions, view),
         preview=rehearsal.shown(),
     )
     return carry_out(connection, amending, facts)
