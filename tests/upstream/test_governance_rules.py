@@ -165,10 +165,12 @@ def test_what_a_change_makes_anew_is_bound_to_nothing(shop: Rig) -> None:
     assert [(each["type"], each["key"], each["version"]) for each in bound] == [("flag", "a", 1), ("config", "a", 1)]
     assert shop.view(lambda view: [holds(each, view) for each in bound]) == [False, False]
     assert [named(each) for each in bound] == ["The flag 'a'", "The config of the flag 'a'"]
-    gone = bound_by(shop.do(DeleteSegment(project="shop", segment="s")).decisions)
+    done = shop.do(DeleteSegment(project="shop", segment="s"))
+    gone = shop.view(lambda view: bound_by(done.decisions, view))
     assert [(each["type"], each["version"]) for each in gone] == [("segment", 2)]
     assert not shop.view(lambda view: holds(gone[0], view))
-    deleted = bound_by(shop.do(DeleteFlag(project="shop", flag="b")).decisions)
+    done = shop.do(DeleteFlag(project="shop", flag="b"))
+    deleted = shop.view(lambda view: bound_by(done.decisions, view))
     assert not shop.view(lambda view: holds(deleted[0], view))
     config = {**bound[1], "environment_id": "nowhere", "key": None}
     assert not shop.view(lambda view: holds(config, view))
