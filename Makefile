@@ -24,7 +24,8 @@ test-unit: $(VENV)/.dev ## engine, protocol and relay in process
 	$(BIN)/python -m pytest $(PARALLEL) -m "not timed" tests/engine tests/protocol tests/relay
 
 test-authority: $(VENV)/.dev ## commands, storage and API in process, on SQLite and on PostgreSQL; the command line
-	HALYARD_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(PARALLEL) -m "not system" tests/upstream tests/console
+	HALYARD_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(PARALLEL) tests/upstream
+	$(BIN)/python -m pytest $(PARALLEL) -m "not system" tests/console
 	HALYARD_TEST_DATABASE=postgresql $(BIN)/python -m pytest $(PARALLEL) tests/upstream
 
 test-system: $(VENV)/.dev $(VENV)/.node ## real services and published clients, and what measures time
