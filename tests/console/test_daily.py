@@ -66,7 +66,8 @@ def test_toggle() -> None:
     assert halyard("flags", "list", "--state", "on", "-e", "staging", "--search", flag, "-q").done().out == f"{flag}\n"
     entry = halyard("audit", "--flag", flag, "--limit", "1").done().out.splitlines()[1]
     assert entry.split()[2:] == [
-        "Demo", "owner", "cli", "flag.toggled", "flag", flag, "enabled:", "false", "→", "true", "“as", "planned”",
+        "Demo", "owner", "cli", "flag.toggled", "flag", flag, "in", "staging",
+            "enabled:", "false", "→", "true", "“as", "planned”",
     ]  # fmt: skip
 
 
@@ -77,7 +78,8 @@ def test_a_critical_environment_is_asked_about(monkeypatch: pytest.MonkeyPatch) 
     assert (typed.status, typed.out) == (2, "")
     assert "production is marked critical. Switch to-ask on?" in typed.err
     assert "add --yes" in typed.err
-    assert halyard("toggle", flag, "on", "--dry-run").done().out.splitlines()[1] == "  ~ enabled: false → true"
+    tried = halyard("toggle", flag, "on", "--dry-run").done().out.splitlines()
+    assert tried[1:3] == ["  flag to-ask in production", "    ~ enabled: false → true"]
     assert not is_on(flag, "production")
     monkeypatch.setattr("upstream.console.asking.is_interactive", lambda: True)
     refused = halyard("toggle", flag, "on", stdin="n\n")
@@ -94,9 +96,11 @@ def test_a_try_shows_the_difference_and_who_feels_it() -> None:
     flag = made("to-try")
     out = halyard("rollout", flag, "12.5", "-e", "staging", "--dry-run").done().out
     assert out.startswith("This would change (nothing was changed yet):\n")
+    assert f"  flag {flag} in staging\n    + fallthrough.split" in out
     assert "environments  staging" in out
     preview = halyard("toggle", flag, "on", "-e", "staging", "--dry-run", "--json").done().json
-    assert preview["changes"] == [{"path": "enabled", "before": False, "after": True}]
+    (change,) = preview["changes"]
+    assert (change["target"]["key"], change["environment"], change["path"]) == (flag, "staging", "enabled")
     assert halyard("toggle", flag, "off", "-e", "staging", "--dry-run").done().out == "Nothing would change.\n"
     assert halyard("flags", "show", flag, "--json").done().json["environments"]["staging"]["version"] == 1
 

@@ -13,7 +13,7 @@ ADA = {"type": "member", "id": "1", "name": "Ada"}
 ENTRY = {
     "id": "e1", "at": "2026-11-28T10:00:00.000Z", "actor": ADA, "via": "api", "action": "flag.updated",
     "target": {"type": "flag", "id": "f", "key": "checkout"}, "changes": [{"path": "name", "before": 1, "after": 2}],
-    "reason": None,
+    "reason": None, "environment_id": "e",
 }  # fmt: skip
 
 
@@ -29,11 +29,13 @@ def test_the_audit_log_is_followed(stand_in: StandIn, monkeypatch: pytest.Monkey
         return page(*({**ENTRY, "id": str(number)} for number in range(len(looks), 0, -1)))
 
     stand_in.routes[f"GET {P}/audit"] = entries
+    stand_in.routes[f"GET {P}/environments"] = lambda _: page({"id": "e", "key": "production"})
     typed = halyard("audit", "--follow", "--since", "1h", "-q")
     assert (typed.status, typed.out.split()) == (6, ["1", "2", "3"])
     assert looks[0].query["after"].startswith("20")
     looks.clear()
-    assert halyard("audit", "--follow").out.splitlines()[0].startswith("2026-11-28 10:00:00  Ada  api  flag.updated")
+    line = halyard("audit", "--follow").out.splitlines()[0]
+    assert line.startswith("2026-11-28 10:00:00  Ada  api  flag.updated  flag checkout in production")
     looks.clear()
     assert json.loads(halyard("audit", "--follow", "--json").out.splitlines()[0])["id"] == "1"
     assert halyard("audit", "--follow", "--until", "1h").status == 2

@@ -38,7 +38,7 @@ def test_a_change_can_wait_for_its_time() -> None:
     assert not is_on(flag, "staging")
     listed = next(line for line in halyard("schedules", "list").done().out.splitlines() if schedule in line)
     assert "pending" in listed.split()
-    assert "toggle flag" in listed
+    assert " ".join(listed.split()).endswith(f"toggle flag {flag} staging")
     assert halyard("schedules", "cancel", schedule).status == 2
     assert halyard("schedules", "cancel", schedule, "--yes").done().out == f"Called off {schedule}.\n"
     assert halyard("schedules", "cancel", schedule, "--yes").status == 5
@@ -52,8 +52,8 @@ def test_a_change_can_be_proposed_reviewed_and_applied(second_person: str, monke
     halyard("flags", "update", flag, "--name", "Proposed", "--propose-to", request).done()
     assert "Switch it on" in halyard("requests", "list", "--status", "open").done().out
     out = halyard("requests", "show", request).done().out
-    assert "enabled: false → true" in out
-    assert "Proposed" in out
+    assert f"flag {flag} in staging\n    ~ enabled: false → true" in out
+    assert f"flag {flag}\n    ~ name: " in out
     own = halyard("requests", "approve", request, "--yes")
     assert (own.status, "author" in own.err or "own" in own.err) == (3, True), own
     with monkeypatch.context() as elsewhere:

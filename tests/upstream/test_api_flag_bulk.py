@@ -40,11 +40,13 @@ async def test_many_flags_are_switched_as_one_revision(world: World) -> None:
 
 
 async def test_a_dry_run_of_many_shows_all_of_them(world: World) -> None:
-    """One difference for each flag, and nothing changes."""
+    """One difference for each flag, which it names, and nothing changes."""
     await made(world, "a")
     body = {"flags": ["checkout", "a"], "environment": "staging", "enabled": True}
     reply = await world.api.post(f"{FLAGS}:toggle?dry_run=1", body)
-    assert [change["path"] for change in reply.body["changes"]] == ["enabled", "enabled"]
+    assert [(each["target"]["key"], each["environment"], each["path"]) for each in reply.body["changes"]] == [
+        ("checkout", "staging", "enabled"), ("a", "staging", "enabled"),
+    ]  # fmt: skip
     assert reply.body["affected"]["flags"] == ["a", "checkout"]
     assert (await world.api.shown(f"{FLAGS}/a/environments/staging"))["enabled"] is False
 

@@ -57,10 +57,11 @@ async def test_a_dry_promotion_shows_the_difference(world: World) -> None:
     """Nothing changes, and the answer says what would."""
     await configured(world)
     reply = await world.api.post(f"{FLAG}:promote?dry_run=1", {**PROMOTE, "parts": ["enabled", "off"]})
+    here = {"target": {"type": "flag", "key": "checkout"}, "environment": "production"}
     assert reply.body["changes"] == [
-        {"path": "enabled", "before": False, "after": True},
-        {"path": "off", "before": "off", "after": "on"},
-        {"path": "promoted_from", "before": None, "after": "staging"},
+        {**here, "path": "enabled", "before": False, "after": True},
+        {**here, "path": "off", "before": "off", "after": "on"},
+        {**here, "path": "promoted_from", "before": None, "after": "staging"},
     ]
     assert reply.body["affected"]["environments"] == ["production"]
     assert (await world.api.shown(PRODUCTION))["version"] == 1

@@ -14,6 +14,10 @@ from upstream.scheduler import Scheduler
 F = f"{P}/flags/checkout"
 R = f"{P}/change-requests"
 ON = {"environment": "production", "enabled": True}
+ENABLED = {
+    "target": {"type": "flag", "key": "checkout"}, "environment": "production",
+    "path": "enabled", "before": False, "after": True,
+}  # fmt: skip
 
 
 @pytest.fixture(name="author")
@@ -55,7 +59,7 @@ async def test_a_write_can_be_proposed_instead(world: World, author: Caller) -> 
     assert reply.status == 202
     request = reply.body
     assert (request["title"], request["status"], request["author"]["name"]) == ("Launch", "open", "Olga")
-    assert request["preview"]["changes"] == [{"path": "enabled", "before": False, "after": True}]
+    assert request["preview"]["changes"] == [ENABLED]
     assert [(each["type"], each["key"], each["version"]) for each in request["bound"]] == [
         ("config", "checkout", 1), ("flag", "checkout", 1),
     ]  # fmt: skip
@@ -258,7 +262,7 @@ async def test_a_dry_run_of_applying_shows_what_it_would_do(author: Caller, revi
     await done(reviewer, request, "approve")
     tried = await author.post(f"{R}/{request['id']}:apply?dry_run=1")
     assert tried.status == 200
-    assert {"path": "enabled", "before": False, "after": True} in tried.body["changes"]
+    assert ENABLED in tried.body["changes"]
     assert not await is_on(world)
 
 

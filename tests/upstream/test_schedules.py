@@ -30,6 +30,10 @@ from upstream.storage.view import StoredView
 
 F = f"{P}/flags/checkout"
 ON = {"environment": "production", "enabled": True}
+ENABLED = {
+    "target": {"type": "flag", "key": "checkout"}, "environment": "production",
+    "path": "enabled", "before": False, "after": True,
+}  # fmt: skip
 HOUR_S = 3_600.0
 
 
@@ -69,7 +73,7 @@ async def test_a_write_with_a_time_is_kept_and_shows_what_it_would_do(world: Wor
     reply = await world.api.post(f"{F}:toggle?{at(world)}", {**ON, "reason": "launch"})
     assert reply.status == 202
     assert reply.body["status"] == "pending"
-    assert reply.body["preview"]["changes"] == [{"path": "enabled", "before": False, "after": True}]
+    assert reply.body["preview"]["changes"] == [ENABLED]
     assert reply.body["preview"]["affected"]["environments"] == ["production"]
     assert (reply.body["reason"], reply.body["actor"]["name"]) == ("launch", "all")
     assert not await is_on(world)

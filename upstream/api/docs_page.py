@@ -11,7 +11,8 @@ _STYLE: Final = (
     "code,pre{font:14px/1.5 ui-monospace,monospace}"
     "summary{cursor:pointer;padding:.25rem 0}summary b{display:inline-block;width:4.5rem}"
     "summary i{font-style:normal;color:#666;margin-left:.75rem}details[open]{margin-bottom:1rem}"
-    "pre{background:#f4f4f4;padding:.75rem;overflow:auto}td{padding:.1rem 1rem .1rem 0;vertical-align:top}"
+    "pre{background:#f4f4f4;padding:.75rem;overflow:auto}"
+    "td{padding:.1rem 1rem .1rem 0;vertical-align:top;overflow-wrap:anywhere}code{overflow-wrap:anywhere}"
     "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}pre{background:#252525}a{color:#8bf}"
     "summary i{color:#aaa}}"
 )
@@ -31,7 +32,8 @@ def page(document: dict[str, Any]) -> str:
     title = escape(document["info"]["title"])
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{_STYLE}</style>'
+        f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        f"<title>{title}</title><style>{_STYLE}</style>"
         f"<h1>{title} {escape(document['info']['version'])}</h1>"
         f"<p>{escape(document['info'].get('description', ''))}</p>"
         f'<p>For programs: <a href="openapi.json">openapi.json</a></p>{body}</html>'

@@ -20,11 +20,14 @@ app = typer.Typer()
 POLL_S = 2.0
 _USUAL_ROWS = 30
 _SHOWN_PATHS = 4
+_MOST_ENVIRONMENTS = 100
 
 
-def _target(row: Mapping[str, Any]) -> str:
+def _target(row: Mapping[str, Any], environments: Mapping[str, str]) -> str:
     target = row["target"]
-    return f"{target['type']} {target['key'] or target['id']}"
+    name = f"{target['type']} {target['key'] or target['id']}"
+    environment = environments.get(row["environment_id"] or "")
+    return name if environment is None or target["type"] == "environment" else f"{name} in {environment}"
 
 
 def _changed(row: Mapping[str, Any]) -> str | None:
@@ -45,14 +48,22 @@ def _single(change: Mapping[str, Any]) -> str:
     return str(change["path"])
 
 
-COLUMNS = (
-    Column("at (UTC)", lambda row: shown(row["at"])),
-    Column("who", lambda row: row["actor"]["name"]),
-    Column("via", "via"),
-    Column("action", "action"),
-    Column("what", _target),
-    Column("changed", _changed),
-)
+def _columns(environments: Mapping[str, str]) -> tuple[Column, ...]:
+    """Return what is shown of an entry; `environments` are keys by id."""
+    return (
+        Column("at (UTC)", lambda row: shown(row["at"])),
+        Column("who", lambda row: row["actor"]["name"]),
+        Column("via", "via"),
+        Column("action", "action"),
+        Column("what", lambda row: _target(row, environments)),
+        Column("changed", _changed),
+    )
+
+
+async def _environments(at: AtProject) -> Mapping[str, str]:
+    """Return the keys of the project's environments by id, as entries name them by id alone."""
+    page = await at.listed(at.path("environments"), _MOST_ENVIRONMENTS)
+    return {each["id"]: each["key"] for each in page["data"]}
 
 
 @command(app, "audit", panel=EVERY_DAY)
@@ -101,30 +112,31 @@ async def audit(
         "before": until and moment("--until", until, is_past=True),
     }
     path = "/audit" if everywhere else at.path("audit")
+    columns = _columns({} if everywhere or at.as_json or at.quiet else await _environments(at))
     if follow:
         if until is not None:
             raise Failed(Exit.USAGE, "--follow and --until exclude each other.")
-        await _follow(at, path, limit, filters)
+        await _follow(at, path, limit, filters, columns)
     page = await at.listed(path, limit, **filters)
-    at.out.rows(page, COLUMNS, key="id", nothing="Nothing was done there.")
+    at.out.rows(page, columns, key="id", nothing="Nothing was done there.")
 
 
-async def _follow(at: AtProject, path: str, limit: int, filters: dict[str, Any]) -> None:
+async def _follow(at: AtProject, path: str, limit: int, filters: dict[str, Any], columns: Sequence[Column]) -> None:
     """Print entries as they come, one line each; ends by Ctrl-C, or when the authority is gone."""
     seen: set[str] = set()
     while True:
         page = await at.listed(path, limit, **filters)
         for row in reversed(page["data"]):
             if row["id"] not in seen:
-                typer.echo(_line(at, row))
+                typer.echo(_line(at, row, columns))
         # What was seen before the last page cannot come again.
         seen = {row["id"] for row in page["data"]}
         await asyncio.sleep(POLL_S)
 
 
-def _line(at: AtProject, row: Mapping[str, Any]) -> str:
+def _line(at: AtProject, row: Mapping[str, Any], columns: Sequence[Column]) -> str:
     if at.as_json:
         return orjson.dumps(row).decode()
     if at.quiet:
         return str(row["id"])
-    return plain("  ".join(column.of(row) for column in COLUMNS))
+    return plain("  ".join(column.of(row) for column in columns))

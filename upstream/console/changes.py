@@ -1,15 +1,17 @@
 """What changed, or would change, line by line: `-` as it was, `+` as it is then."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-import typer
 from rich.text import Text
 
 from upstream.console import words
 from upstream.console.output import Output, console, fields, plain
 
 _SHOWN = 200
+_STYLES: Mapping[str, str] = {"+": "green", "-": "red", "~": "yellow"}
+_MARKS: Mapping[str, str] = {"create": "+", "update": "~", "delete": "-"}
 _IN_WORDS: Mapping[str, Callable[[Any], str]] = {
     "fallthrough": words.serve,
     "serve": words.serve,
@@ -68,17 +70,42 @@ def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def show(changes: Sequence[Mapping[str, Any]], indent: str = "  ") -> None:
-    """Print differences."""
-    styles = {"+": "green", "-": "red", "~": "yellow"}
-    for line in lines(changes):
-        console().print(Text(indent + plain(line), style=styles[line[0]]), soft_wrap=True)
+def of_things(changes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines that show differences of several things, each thing over its own."""
+    for place, found in groupby(changes, _place):
+        yield place
+        for line in lines(list(found)):
+            yield f"  {line}"
 
 
-def show_beside(changes: Sequence[Mapping[str, Any]]) -> None:
-    """Print differences on stderr, for somebody who is asked whether they want them."""
-    for line in lines(changes):
-        typer.echo(f"  {plain(line)}", err=True)
+def of_plan(plan: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines that show what an import would do."""
+    for step in plan:
+        if step["action"] in _MARKS:
+            yield f"{_MARKS[step['action']]} {step['thing']} {step['key']}"
+            for line in lines(step["changes"]):
+                yield f"    {line}"
+
+
+def of_preview(preview: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that show what something would do."""
+    yield from of_things(preview["changes"])
+    yield from of_plan(preview.get("plan") or ())
+
+
+def _place(change: Mapping[str, Any]) -> str:
+    """Return which thing a difference is one of, and where."""
+    target, environment = change["target"], change["environment"]
+    name = f"{target['type']} {target['key'] or ''}".rstrip()
+    return name if environment is None or target["type"] == "environment" else f"{name} in {environment}"
+
+
+def show(found: Iterable[str], indent: str = "  ", *, is_beside: bool = False) -> None:
+    """Print lines; on stderr for somebody who is asked whether they want what these say."""
+    screen = console()
+    screen.stderr = is_beside
+    for line in found:
+        screen.print(Text(indent + plain(line), style=_STYLES.get(line.lstrip()[:1], "")), soft_wrap=True)
 
 
 def show_preview(out: Output, body: Mapping[str, Any]) -> None:
@@ -88,7 +115,7 @@ def show_preview(out: Output, body: Mapping[str, Any]) -> None:
         return
     if body["changes"]:
         out.text("This would change (nothing was changed yet):")
-        show(body["changes"])
+        show(of_things(body["changes"]))
         fields([(f"  {name}", keys) for name, keys in body["affected"].items()])
     else:
         out.text("Nothing would change.")

@@ -71,7 +71,7 @@ async def compare_versions(
     elif not found["changes"]:
         at.out.text(f"Versions {older} and {newer} are the same.")
     else:
-        changes.show(found["changes"], indent="")
+        changes.show(changes.lines(found["changes"]), indent="")
 
 
 @command(app, "revert")

@@ -11,7 +11,7 @@ from upstream.console.command import command, group
 from upstream.console.moments import shown
 from upstream.console.options import USUAL_ROWS, Limit, given
 from upstream.console.output import Column, fields, heading, plain
-from upstream.console.schedules import what
+from upstream.console.schedules import places, things, what
 from upstream.console.session import Applying, AtProject, Reviewing, Trying
 from upstream.console.writes import carry_out
 
@@ -63,10 +63,12 @@ async def show_request(at: AtProject, request: RequestId) -> None:
             ("by", _author(found)),
             ("since", shown(found["created_at"])),
             ("what", what(found)),
+            ("of", things(found)),
+            ("in", places(found)),
         ]
     )
     heading("changes")
-    changes.show(found["preview"]["changes"])
+    changes.show(changes.of_preview(found["preview"]))
     if found["reviews"]:
         heading("reviews")
     for review in found["reviews"]:
@@ -84,7 +86,7 @@ async def approve_request(at: AtProject, how: Reviewing, request: RequestId, com
     """Approve what somebody else proposes, after looking at it; `apply` carries it out."""
     if not (how.yes or how.is_harmless):
         found = await at.get(at.path("change-requests", request))
-        changes.show_beside(found["preview"]["changes"])
+        changes.show(changes.of_preview(found["preview"]), is_beside=True)
         confirm(f"Approve {plain(found['title'])!r} by {plain(_author(found))}?", is_agreed=False)
         # What is approved is what was shown.
         how.if_version = found["version"] if how.if_version is None else how.if_version

@@ -1,7 +1,7 @@
 """`halyard schedules`: changes that wait for their time."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -22,12 +22,25 @@ def what(row: Mapping[str, Any]) -> str:
     return ", ".join(re.sub(r"(?<!^)(?=[A-Z])", " ", each["command"]).lower() for each in row["commands"])
 
 
+def things(row: Mapping[str, Any]) -> Sequence[str]:
+    """Return the keys of the flags and segments that it is about."""
+    affected = row["preview"]["affected"]
+    return [*affected["flags"], *affected["segments"]]
+
+
+def places(row: Mapping[str, Any]) -> Sequence[str]:
+    """Return the keys of the environments that would feel it."""
+    return list(row["preview"]["affected"]["environments"])
+
+
 _COLUMNS = (
     Column("id", "id"),
     Column("at (UTC)", lambda row: shown(row["run_at"])),
     Column("status", "status"),
     Column("by", lambda row: row["actor"]["name"]),
     Column("what", what),
+    Column("of", things),
+    Column("in", places),
 )
 
 

@@ -117,7 +117,7 @@ async def promote(
 async def _show_and_ask(at: AtProject, path: str, body: Mapping[str, Any], question: str, how: Editing) -> None:
     """Show what a promotion would change, and go on only with a yes."""
     tried = await at.client.call("POST", path, body, query=Trying(dry_run=True).query(), headers=how.headers())
-    changes.show_beside(tried.body["changes"])
+    changes.show(changes.of_things(tried.body["changes"]), is_beside=True)
     changes.warn(at.out, tried.body)
     if not tried.body["changes"]:
         raise Failed(Exit.DONE, "There is no difference: nothing to promote.")

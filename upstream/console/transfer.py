@@ -6,19 +6,16 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.text import Text
 
 from upstream.console import changes
 from upstream.console.asking import confirm
 from upstream.console.command import EVERY_DAY, command
 from upstream.console.failures import Exit, Failed
 from upstream.console.options import read_json
-from upstream.console.output import Output, console, plain
+from upstream.console.output import Output
 from upstream.console.session import AtProject, Writing
 
 app = typer.Typer()
-
-_MARKS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
 
 
 @command(app, "export", panel=EVERY_DAY)
@@ -80,15 +77,7 @@ def _show_plan(out: Output, plan: Mapping[str, Any], *, is_beside: bool = False)
     if out.as_json:
         out.document(plan)
         return
-    screen = console()
-    screen.stderr = is_beside
-    for step in plan["plan"]:
-        if step["action"] in _MARKS:
-            mark, style = _MARKS[step["action"]]
-            screen.print(Text(plain(f"{mark} {step['thing']} {step['key']}"), style=style), soft_wrap=True)
-            for line in changes.lines(step["changes"]):
-                screen.print(Text(plain(f"    {line}")), soft_wrap=True)
-    screen.print(Text(_counted(plan["counts"])), soft_wrap=True)
+    changes.show([*changes.of_plan(plan["plan"]), _counted(plan["counts"])], indent="", is_beside=is_beside)
     changes.warn(out, plan)
 
 

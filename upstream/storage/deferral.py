@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import orjson
 from sqlalchemy import Connection
 
-from upstream.domain.affected import Affected, affected_by
+from upstream.domain.affected import Affected, affected_by, changes_by_thing
 from upstream.domain.bindings import bound_by
 from upstream.domain.command_codec import encode
 from upstream.domain.commands import Batch, Command
@@ -39,18 +39,14 @@ class Rehearsal:
     """What a command would do, and who would feel it."""
 
     done: Committed
+    changes: Sequence[JsonObject]
     affected: Affected
 
     def shown(self) -> JsonObject:
         """Return it as plain JSON, as it is answered and kept."""
         decisions, report = self.done.decisions, self.done.decision.report
         shown = {
-            "changes": [
-                {"path": change.path, "before": change.before, "after": change.after}
-                for each in decisions
-                for change in each.changes
-                if report is None
-            ],
+            "changes": self.changes if report is None else [],
             "warnings": [asdict(notice) for each in decisions for notice in each.warnings],
             "affected": asdict(self.affected),
             # In the place of changes an import tells its plan, thing by thing.
@@ -70,7 +66,8 @@ def rehearse(connection: Connection, command: Command, facts: Facts) -> Rehearsa
     savepoint = connection.begin_nested()
     try:
         done = carry_out(connection, command, facts)
-        return Rehearsal(done, affected_by(done.decisions, StoredView(connection)))
+        view = StoredView(connection)
+        return Rehearsal(done, changes_by_thing(done.decisions, view), affected_by(done.decisions, view))
     finally:
         savepoint.rollback()
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, insert, update
 
+from upstream.domain.audit_names import name_of, type_of_target
 from upstream.domain.bindings import first_hit, touched_by
 from upstream.domain.commands import Command
 from upstream.domain.decide import decide
-from upstream.domain.entities import AuditEntry, Credential, Entity, FlagConfig, Organisation
+from upstream.domain.entities import AuditEntry, Entity, FlagConfig, Organisation
 from upstream.domain.facts import Decision, Facts
 from upstream.domain.requests import voided_by
 from upstream.domain.steps import steps
@@ -23,8 +24,6 @@ from upstream.storage.locks import lock_for
 from upstream.storage.publication import publish
 from upstream.storage.records import remove, save, values_of
 from upstream.storage.view import StoredView, bindings_of_waiting
-
-_LABELS = ("key", "email", "title")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +131,9 @@ def _audit_entry(decision: Decision, facts: Facts, revisions: Mapping[str, int])
         actor_id=actor.id,
         actor_name=actor.name,
         action=decision.action,
-        target_type=decision.action.split(".", maxsplit=1)[0],
+        target_type=type_of_target(decision),
         target_id=_id_of(target),
-        target_key=_label_of(target),
+        target_key=name_of(target),
         project_id=decision.project_id,
         environment_id=decision.environment_id,
         changes=decision.changes,
@@ -149,9 +148,3 @@ def _audit_entry(decision: Decision, facts: Facts, revisions: Mapping[str, int])
 
 def _id_of(entity: Entity) -> str:
     return entity.flag_id if isinstance(entity, FlagConfig) else entity.id
-
-
-def _label_of(entity: Entity) -> str | None:
-    if isinstance(entity, Credential):
-        return entity.hint
-    return next((text for name in _LABELS if (text := getattr(entity, name, None))), None)

@@ -55,7 +55,7 @@ _VERSION: Final = record({**_HEAD, "content": _CONTENT})
 _VERSION_EXAMPLE: Final[dict[str, Any]] = {**_HEAD_EXAMPLE, "content": FLAG_EXAMPLE}
 _PREVIEW: Final = record(
     {
-        "changes": list_of(ref("Change")),
+        "changes": list_of(ref("ChangeOfThing")),
         "warnings": list_of(ref("Warning")),
         "affected": REPORTS["DryRun"].schema["properties"]["affected"],
     },

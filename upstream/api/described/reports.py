@@ -63,7 +63,7 @@ REPORTS: Final[Mapping[str, Described]] = {
         record(
             {
                 "dry_run": {"const": True},
-                "changes": noted(list_of(ref("Change")), "Empty for imports, whose changes stand in the plan."),
+                "changes": noted(list_of(ref("ChangeOfThing")), "Empty for imports, whose changes stand in the plan."),
                 "warnings": list_of(ref("Warning")),
                 "affected": record(
                     dict.fromkeys(("flags", "segments", "environments", "dependents"), list_of(TEXT)),
@@ -74,7 +74,7 @@ REPORTS: Final[Mapping[str, Described]] = {
         ),
         {
             "dry_run": True,
-            "changes": [{"path": "enabled", "before": False, "after": True}],
+            "changes": [THINGS["ChangeOfThing"].example],
             "warnings": [],
             "affected": {
                 "flags": ["new-checkout"],

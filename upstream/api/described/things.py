@@ -104,6 +104,25 @@ THINGS: Final[Mapping[str, Described]] = {
     "Change": Described(
         record({"path": TEXT, "before": ANY, "after": ANY}), {"path": "enabled", "before": False, "after": True}
     ),
+    "ChangeOfThing": Described(
+        record(
+            {
+                "target": record({"type": TEXT, "key": nullable(TEXT)}),
+                "environment": noted(nullable(TEXT), "Its key, where it is about one."),
+                "path": TEXT,
+                "before": ANY,
+                "after": ANY,
+            },
+            description="One difference, and the thing that it is one of.",
+        ),
+        {
+            "target": {"type": "flag", "key": "new-checkout"},
+            "environment": "production",
+            "path": "enabled",
+            "before": False,
+            "after": True,
+        },
+    ),
     "Project": Described(
         record(
             {
