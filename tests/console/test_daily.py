@@ -316,7 +316,7 @@ def test_a_project_is_exported_and_imported(home: Path, monkeypatch: pytest.Monk
         made(key, "-p", "origin")
     file = home / "origin.json"
     typed = halyard("export", str(file), "-p", "origin").done()
-    assert typed.out == f"Wrote origin to {file}: 1 environments, 0 segments, 2 flags.\n"
+    assert typed.out == f"Wrote origin to {file}: 1 environment, 0 segments, 2 flags.\n"
     document = json.loads(file.read_text())
     assert halyard("export", "-", "-p", "origin").done().json["flags"] == document["flags"]
     document["flags"] = [{**flag, "name": "New name"} for flag in document["flags"] if flag["key"] == "stays"]

@@ -64,7 +64,12 @@ async def test_a_dry_run_answers_with_the_difference_and_changes_nothing(world: 
     assert reply.status == 200
     assert reply.body == {
         "dry_run": True,
-        "changes": [{"path": "enabled", "before": False, "after": True}],
+        "changes": [
+            {
+                "target": {"type": "flag", "key": "checkout"}, "environment": "production",
+                "path": "enabled", "before": False, "after": True,
+            },
+        ],
         "warnings": [],
         "affected": {
             "flags": ["checkout"], "segments": [], "environments": ["production"], "dependents": ["needs"],

@@ -262,6 +262,23 @@ async def test_every_problem_of_a_document_is_named_by_its_key(world: World) -> 
     assert "b → c → b" in reply.body["errors"]["flags.b.prerequisites"][0]
 
 
+async def test_a_new_project_with_a_key_that_cannot_be_one_is_told_so(world: World) -> None:
+    """In a sentence, with the place in the document."""
+    reply = await world.api.post(
+        f"{V2}/projects:import", {"format": "halyard.project", "format_version": 1, "project": {"key": "copy"}}
+    )
+    assert (reply.status, list(reply.body["errors"])) == (422, ["project.key"])
+    assert reply.body["detail"] == "The project cannot be used as it is."
+
+
+async def test_the_summary_names_places_as_the_errors_do(world: World) -> None:
+    """By key, also what is misspelt."""
+    body = {"format": "halyard.project", "format_version": 1, "flags": [{"key": "till", "tpye": "string"}]}
+    reply = await world.api.post(f"{P}/import", body)
+    assert (reply.status, list(reply.body["errors"])) == (422, ["flags.till.tpye"])
+    assert reply.body["detail"].endswith("look at: flags.till.tpye.")
+
+
 async def test_a_newer_format_is_refused_before_all_else(world: World) -> None:
     """It may hold members that this version cannot know; the answer says to update."""
     reply = await refused(world, {"format": "halyard.project", "format_version": 2, "unheard_of": 1})

@@ -7,7 +7,6 @@ path; an unknown member names the nearest known one.
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Final, Generic, Self, TypeVar, get_args, get_origin
 
@@ -22,13 +21,13 @@ from relay.serve.bodies import read_body
 from relay.serve.guard import Scope
 from upstream.api.paths import takes_document
 from upstream.api.services import services_of
+from upstream.domain.nearest import SHOWN_NAME, no_such_field
 from upstream.domain.unset import (
     UNSET,
 )
 
 M = TypeVar("M", bound="Body")
 
-_SHOWN_NAME: Final = 64
 _SHOWN_FAULTS: Final = 100
 # 9999-12-31T23:59:59.999Z: later moments cannot be written as RFC 3339.
 _LAST_MOMENT_MS: Final = 253_402_300_799_999
@@ -199,7 +198,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     path = ""
     for part in location:
         name = str(part)
-        shown = name if len(name) <= _SHOWN_NAME else name[:_SHOWN_NAME] + "…"
+        shown = name if len(name) <= SHOWN_NAME else name[:SHOWN_NAME] + "…"
         path += f"[{part}]" if isinstance(part, int) else f".{shown}" if path else shown
     return path
 
@@ -208,7 +207,9 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "missing": "This is required.",
     "string_type": "This must be a text.",
     "bool_type": "This must be true or false.",
+    "bool_parsing": "This must be true or false.",
     "int_type": "This must be a whole number.",
+    "int_parsing": "This must be a whole number.",
     "int_from_float": "This must be a whole number.",
     "float_type": "This must be a number.",
     "list_type": "This must be a list.",
@@ -220,21 +221,19 @@ _SENTENCES: Final[Mapping[str, str]] = {
 
 
 def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
+    if fault["type"] == "extra_forbidden":
+        return no_such_field(str(fault["loc"][-1]), _members(model, fault["loc"][:-1]))
+    return sentence_of(fault)
+
+
+def sentence_of(fault: ErrorDetails) -> str:
+    """Return what is wrong with one value, of a body or a parameter, as a sentence."""
     kind, context = fault["type"], fault.get("ctx", {})
-    if kind == "extra_forbidden":
-        return _unknown(str(fault["loc"][-1]), _members(model, fault["loc"][:-1]))
     if kind == "value_error":
         return str(context["error"])
     if kind in {"enum", "literal_error"}:
         return f"This must be one of {context['expected']}."
     return _SENTENCES.get(kind) or f"{fault['msg']}."
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    near = get_close_matches(name[:_SHOWN_NAME], known, n=1, cutoff=0.5)
-    if near:
-        return f"There is no such field; did you mean {near[0]!r}?"
-    return f"There is no such field; known here are: {', '.join(known)}."
 
 
 def _members(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response, params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.routing import APIRoute
 
 from relay.clock import parse_rfc3339_ms
 from relay.errors import Problem
@@ -21,6 +23,7 @@ from upstream.authority import Once, Outcome
 from upstream.domain.commands import Command
 from upstream.domain.entities import ChangeRequest, Schedule
 from upstream.domain.errors import Kind, Rejected
+from upstream.domain.nearest import hint
 from upstream.domain.permissions import Actor
 from upstream.storage.deferral import Rehearsal
 
@@ -126,8 +129,13 @@ async def asked_performance(
     """Return what the request wants.
 
     Raises:
-        Problem: 422 where these do not go together, or the time is none.
+        Problem: 422 where these do not go together, one is not known, or the time is none.
     """
+    known = _query_names(request.scope["route"]) if request.query_params else frozenset()
+    unknown = {name: f"There is no such parameter; {hint(name, known)}" for name in request.query_params.keys() - known}
+    if unknown:
+        # A misspelt `dry_run` must not become the change itself.
+        raise _bad_parameters(dict(sorted(unknown.items())))
     given = {"schedule_at": schedule_at, "propose": propose, "propose_to": propose_to}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
@@ -141,6 +149,12 @@ async def asked_performance(
         propose=propose,
         propose_to=propose_to,
     )
+
+
+def _query_names(route: APIRoute) -> frozenset[str]:
+    """Return the names of the query parameters that a route takes, its dependencies' among them."""
+    found = get_flat_params(route.dependant)
+    return frozenset(each.alias for each in found if isinstance(each.field_info, params.Query))
 
 
 def _moment(text: str) -> int:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from relay.errors import Problem
 from relay.serve.problems import render, unavailable
 from upstream.api.attempts import in_use
+from upstream.api.body import sentence_of
 from upstream.api.doing import Diverted
 from upstream.api.etags import etag
 from upstream.api.shapes import shape
@@ -97,7 +98,7 @@ async def _on_bad_parameters(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
     errors: dict[str, list[str]] = {}
     for fault in error.errors():
-        errors.setdefault(".".join(str(part) for part in fault["loc"][1:]), []).append(f"{fault['msg']}.")
+        errors.setdefault(".".join(str(part) for part in fault["loc"][1:]), []).append(sentence_of(fault))
     detail = f"These parameters cannot be used: {', '.join(errors)}."
     return answer(Problem(422, "invalid_parameters", detail, errors=errors), request)
 

@@ -13,7 +13,7 @@ from pydantic import Field, WithJsonSchema
 
 from relay.errors import Problem
 from relay.protocol import strict_json
-from upstream.api.body import Body, JsonBody, Moment, absent, check_media_type, checked, raw_body
+from upstream.api.body import Body, JsonBody, Moment, absent, check_media_type, checked, invalid_body, raw_body
 from upstream.api.services import services_of
 from upstream.domain.entities import FlagKind, FlagType, NumberFormat
 from upstream.domain.transfer import FORMAT_VERSION
@@ -154,8 +154,7 @@ class DocumentBody(JsonBody[M]):
         try:
             return checked(self.model, value)
         except Problem as problem:
-            problem.errors = {_by_key(path, value): found for path, found in problem.errors.items()}
-            raise
+            raise invalid_body({_by_key(path, value): list(found) for path, found in problem.errors.items()}) from None
 
 
 def _check_version(value: Any) -> None:

@@ -28,7 +28,7 @@ async def export_project(
         at.out.document(document)
         return
     _write(file, document)
-    counts = ", ".join(f"{len(document[name])} {name}" for name in ("environments", "segments", "flags"))
+    counts = ", ".join(_several(len(document[f"{name}s"]), name) for name in ("environment", "segment", "flag"))
     at.out.said({"file": file}, f"Wrote {at.project_key} to {file}: {counts}.", file)
 
 
@@ -70,6 +70,10 @@ async def import_project(
     answer = await at.call("POST", path, body, how)
     at.out.said(answer.body, _done(answer.body), (answer.body.get("project") or {}).get("key"))
     changes.warn(at.out, answer.body)
+
+
+def _several(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def _show_plan(out: Output, plan: Mapping[str, Any], *, is_beside: bool = False) -> None:

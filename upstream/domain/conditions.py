@@ -6,7 +6,6 @@ fault, all leaves are looked at.
 """
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from relay.engine.conditions import MAX_DEPTH, parse_condition
@@ -14,6 +13,7 @@ from relay.engine.node import InvalidConfig, Node
 from relay.engine.operators import ALIASES, CONDITION_OPERATORS, OPERATORS, canonical
 from upstream.domain.entities import JsonObject
 from upstream.domain.errors import Problems
+from upstream.domain.nearest import SHOWN_NAME, hint, no_such_field
 
 MAX_PARTS = 1_000
 _LISTS = ("all", "any")
@@ -37,7 +37,7 @@ def normalised(problems: Problems, path: str, raw: Any, depth: int = 1) -> JsonO
     form = forms[0]
     if form == "op":
         return _leaf(problems, path, raw)
-    for member in raw.keys() - {form}:
+    for member in sorted(raw.keys() - {form}):
         problems.add(f"{path}.{member}", f"Beside `{form}` nothing else can stand in a condition.")
     match form:
         case "not":
@@ -59,8 +59,8 @@ def _parts(problems: Problems, path: str, raw: Any, depth: int) -> list[JsonObje
 
 
 def _leaf(problems: Problems, path: str, raw: JsonObject) -> JsonObject:
-    for member in raw.keys() - _LEAF_MEMBERS:
-        problems.add(f"{path}.{member}", _unknown_member(member))
+    for member in sorted(raw.keys() - _LEAF_MEMBERS):
+        problems.add(f"{path}.{member}", no_such_field(member, _LEAF_MEMBERS))
     op = canonical(raw["op"]) if isinstance(raw["op"], str) else None
     if op is None:
         problems.add(f"{path}.op", _unknown_operator(raw["op"]))
@@ -78,20 +78,11 @@ def _leaf(problems: Problems, path: str, raw: JsonObject) -> JsonObject:
     return _checked(problems, path, leaf)
 
 
-def _unknown_member(member: str) -> str:
-    near = get_close_matches(member, _LEAF_MEMBERS, n=1)
-    return f"A condition has no {member!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
-
-
 def _unknown_operator(op: Any) -> str:
-    known = [*OPERATORS, *CONDITION_OPERATORS, *ALIASES]
-    near = get_close_matches(op, known, n=1) if isinstance(op, str) else []
-    hint = (
-        f"; did you mean {near[0]!r}?"
-        if near
-        else ". Known are: " + ", ".join(sorted({*OPERATORS, *CONDITION_OPERATORS}))
-    )
-    return f"There is no operator {op!r}{hint}"
+    if not isinstance(op, str):
+        return "An operator is a text, such as 'in'."
+    known = {*OPERATORS, *CONDITION_OPERATORS, *ALIASES}
+    return f"There is no operator {op[:SHOWN_NAME]!r}; {hint(op, known)}"
 
 
 def _checked(problems: Problems, path: str, leaf: JsonObject) -> JsonObject:

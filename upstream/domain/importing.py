@@ -92,7 +92,7 @@ def _new_project(document: JsonObject, view: View, facts: Facts, problems: Probl
         if not refused.errors:
             raise
         errors = {f"project.{path}": sentences for path, sentences in refused.errors.items()}
-        raise Rejected(refused.kind, refused.args[0], errors, code=refused.code) from None
+        raise Rejected(refused.kind, refused.detail, errors, code=refused.code) from None
     plan.note("create", "project", decision)
     project = decision.entity
     assert isinstance(project, Project)  # noqa: S101 - what creating a project gives

@@ -13,8 +13,11 @@ from upstream.domain.errors import Kind, Problems, Rejected
 from upstream.domain.facts import Notice, View
 from upstream.domain.graph import chain_through, cycle_from, prerequisite_edges
 from upstream.domain.naming import KEY
+from upstream.domain.nearest import no_such_field
 
 MAX_PREREQUISITES = 50
+
+_MEMBERS = frozenset({"flag", "variations"})
 
 
 def check_prerequisites(flag: Flag, view: View) -> tuple[Notice, ...]:
@@ -59,6 +62,9 @@ def given_prerequisites(problems: Problems, raw: Sequence[str | JsonObject], key
     for index, entry in enumerate(raw):
         path = f"prerequisites[{index}]"
         fields = {"flag": entry} if isinstance(entry, str) else entry
+        if isinstance(fields, Mapping):
+            for member in sorted(fields.keys() - _MEMBERS):
+                problems.add(f"{path}.{member}", no_such_field(member, _MEMBERS))
         if not isinstance(fields, Mapping) or not isinstance(fields.get("flag"), str):
             problems.add(path, "A prerequisite is a flag's key, or an object with `flag` and optionally `variations`.")
             continue
@@ -66,8 +72,6 @@ def given_prerequisites(problems: Problems, raw: Sequence[str | JsonObject], key
         if variations is not None and not (isinstance(variations, list | tuple) and _are_texts(variations)):
             problems.add(f"{path}.variations", "This must be a list of variation keys that is not empty.")
             variations = None
-        for member in sorted(fields.keys() - {"flag", "variations"}):
-            problems.add(f"{path}.{member}", "A prerequisite has only `flag` and `variations`.")
         if KEY.fullmatch(fields["flag"]) is None:
             problems.add(path, f"{fields['flag']!r} is not a flag's key.")
         if fields["flag"] == key:

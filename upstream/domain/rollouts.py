@@ -18,6 +18,7 @@ from upstream.domain.errors import Problems
 from upstream.domain.facts import Decision, Facts, View
 from upstream.domain.flag_commands import RampUp, RollOut
 from upstream.domain.flag_variations import variations_in
+from upstream.domain.nearest import no_such_field
 
 WHOLE: Final = 100
 _PER_PERCENT: Final = BUCKETS // WHOLE
@@ -83,7 +84,7 @@ def ramp_up(command: RampUp, view: View, facts: Facts) -> Decision:
     edit = ConfigEdit(command, view, facts)
     asked = command.ramp
     for member in sorted(asked.keys() - _MEMBERS):
-        edit.problems.add(member, f"Unknown field; known here are: {', '.join(sorted(_MEMBERS))}.")
+        edit.problems.add(member, no_such_field(member, _MEMBERS))
     ramp = {name: value for name, value in asked.items() if name in _MEMBERS}
     if "target" in asked:
         ramp["target"] = weight_of(edit.problems, "target", asked["target"])

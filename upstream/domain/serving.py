@@ -15,6 +15,7 @@ from upstream.domain.entities import JsonObject, Rule, Target
 from upstream.domain.errors import Problems
 from upstream.domain.facts import Facts
 from upstream.domain.naming import check_text
+from upstream.domain.nearest import no_such_field
 from upstream.domain.values import Values
 
 MAX_RULES = 200
@@ -43,6 +44,7 @@ class Reader:
             return {}
         forms = [form for form in _FORMS if form in raw]
         if len(forms) != 1:
+            self._only(path, raw, {*_FORMS, "experiment"})
             self._problems.add(path, _SERVE_FORM)
             return {}
         form = forms[0]
@@ -173,7 +175,7 @@ class Reader:
 
     def _only(self, path: str, raw: JsonObject, known: set[str] | frozenset[str]) -> None:
         for member in sorted(raw.keys() - known):
-            self._problems.add(f"{path}.{member}", f"Unknown field; known here are: {', '.join(sorted(known))}.")
+            self._problems.add(f"{path}.{member}", no_such_field(member, known))
 
     def _list(self, path: str, raw: Any, limit: int) -> Sequence[Any]:
         if not isinstance(raw, list | tuple):

@@ -12,6 +12,7 @@ from relay.protocol.hashing import canonical
 from upstream.domain.entities import FlagType, Json, JsonObject, NumberFormat, Variation
 from upstream.domain.errors import Problems
 from upstream.domain.naming import VARIATION_KEY, check_text, key_from
+from upstream.domain.nearest import no_such_field
 
 MAX_VARIATIONS = 100
 MAX_JSON_DEPTH = 16
@@ -25,6 +26,7 @@ DEFAULTS: Mapping[FlagType, Json] = {
 }
 
 BOOLEAN_VARIATIONS = (Variation(key="on", value=True), Variation(key="off", value=False))
+_VARIATION_MEMBERS = frozenset({"key", "value", "name"})
 
 
 def infer_type(value: Json) -> FlagType:
@@ -168,11 +170,12 @@ def given_variations(
 
 def added_variation(values: Values, problems: Problems, path: str, entry: Any) -> None:
     """Read one variation of a request, `{key?, value, name?}`, into `values`."""
+    if isinstance(entry, Mapping):
+        for member in sorted(entry.keys() - _VARIATION_MEMBERS):
+            problems.add(f"{path}.{member}", no_such_field(member, _VARIATION_MEMBERS))
     if not isinstance(entry, Mapping) or "value" not in entry:
         problems.add(path, "A variation is an object with a `value`, and optionally `key` and `name`.")
         return
-    for member in entry.keys() - {"key", "value", "name"}:
-        problems.add(f"{path}.{member}", "A variation has only `key`, `value` and `name`.")
     if problem := value_problem(values.type, entry["value"], values.number_format):
         problems.add(f"{path}.value", problem)
     texts = {member: _text(problems, f"{path}.{member}", entry.get(member)) for member in ("key", "name")}
