@@ -283,7 +283,7 @@ def test_members() -> None:
     """Somebody is invited with a token that is printed once, changed, and removed."""
     invited = halyard("members", "invite", "bob@example.com", "--role", "developer").done()
     assert len(invited.out.split()) == 1
-    assert "bob@example.com joins with this token" in invited.err
+    assert "bob@example.com joins with: halyard join --url " in invited.err
     assert halyard("members", "invite", "bob@example.com", "--again").done().out != invited.out
     assert "invited" in halyard("members", "list").done().out
     assert "admin" in halyard("members", "update", "bob@example.com", "--role", "admin").done().out

@@ -274,3 +274,17 @@ def test_an_authority_that_is_away_ends_no_sign_in(stand_in: StandIn, home: Path
     age(stand_in.url)
     assert halyard("projects", "list").status == 6
     assert kept(home)["sign_ins"][stand_in.url]["refresh_token"] == "refresh-1"
+
+
+def test_an_invitation_is_taken_up_once(signed_in: World, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`join` chooses the password and is signed in; a bad password says why, and a used token is refused."""
+    invited = halyard("members", "invite", f"carla-{home.name}@example.com", "--role", "viewer").done()
+    assert f"halyard join --url {signed_in.url} TOKEN" in invited.err
+    join = ("join", invited.out.strip(), "--url", signed_in.url, "--password-stdin")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "carla"))
+    short = halyard(*join, stdin="short\n")
+    assert (short.status, "password: " in short.err) == (1, True)
+    assert "(viewer)" in halyard(*join, "--name", "Carla", stdin="a password of her own\n").done().out
+    assert halyard("whoami", "--quiet").done().out == "Carla\n"
+    again = halyard(*join, stdin="a password of her own\n")
+    assert (again.status, "used before" in again.err) == (3, True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console.terminal import Beside, halyard
+from tests.console.terminal import halyard
 from tests.console.test_daily import is_on, made
 from tests.upstream.test_upstream_process import World
 
@@ -13,17 +13,15 @@ PASSWORD = "a password of somebody else"
 
 
 @pytest.fixture
-def second_person(signed_in: World, beside: Beside, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def second_person(signed_in: World, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return where Bob's sign-in is kept, who may write flags and is not the demo's owner."""
     email = f"bob-{home.name}@example.com"
     invited = halyard("members", "invite", email, "--role", "developer", "--json").done().json
     with monkeypatch.context() as elsewhere:
         bobs = str(home / "bob")
         elsewhere.setenv("XDG_CONFIG_HOME", bobs)
-        accept = {"token": invited["invitation"]["token"], "password": PASSWORD}
-        status, body = beside.run(signed_in.call("POST", f"{signed_in.url}/api/v2/auth/accept", body=accept))
-        assert status == 200, body
-        halyard("login", "--url", signed_in.url, "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n").done()
+        token, url = invited["invitation"]["token"], signed_in.url
+        halyard("join", token, "--url", url, "--name", "Bob", "--password-stdin", stdin=f"{PASSWORD}\n").done()
         halyard("use", signed_in.demo.project, "staging").done()
     return bobs
 

@@ -30,13 +30,13 @@ def confirm(question: str, *, is_agreed: bool) -> None:
         raise Failed(Exit.REFUSED, "Nothing was changed.")
 
 
-def password(prompt: str, *, option: str) -> str:
-    """Return a password that is typed unseen.
+def password(prompt: str, *, option: str, is_new: bool = False) -> str:
+    """Return a password that is typed unseen; a new one twice.
 
     Raises:
         Failed: nobody is there to type it.
     """
     if not is_interactive():
         raise Failed(Exit.USAGE, f"Nobody is here to be asked for the password: send it to stdin, with {option}.")
-    typed: str = typer.prompt(prompt, hide_input=True, err=True)
+    typed: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=is_new, err=True)
     return typed

@@ -59,6 +59,8 @@ def refused(status: int, body: Any, url: str) -> Failed:
             sentence += " Sign in with: halyard login"
         case 404, "not_found":
             sentence = f"{url} does not know this request: it may be an older Halyard than this command line."
+        case 409, "review_required":
+            sentence = sentence.partition(";")[0] + ": propose it with --propose TITLE."
         case 412, _:
             sentence += " Look at it again before you change it."
     return Failed(exit_status, sentence, body)

@@ -59,7 +59,7 @@ async def invite_member(
     again: Annotated[bool, typer.Option("--again", help="They are invited already: make a new invitation.")] = False,
 ) -> None:
     """Invite somebody; prints the token with which they choose a password, this once. Halyard sends no e-mail."""
-    what = f"{email} joins with this token, at POST /api/v2/auth/accept:"
+    what = f"{email} joins with: halyard join --url {at.address} TOKEN. The token is:"
     if again:
         await reveal(at, how, path_of("members", email, ":invite"), None, member="token", what=what)
         return
@@ -99,5 +99,5 @@ async def remove_member(at: AtAuthority, how: Trying, member: Member) -> None:
 async def reset_password(at: AtAuthority, how: Trying, member: Member) -> None:
     """Print a token with which a member chooses a new password, this once."""
     path = path_of("members", member, ":reset-password")
-    what = f"{member} chooses a new password with this token, at POST /api/v2/auth/accept:"
+    what = f"{member} chooses a new password with: halyard join --url {at.address} TOKEN. The token is:"
     await reveal(at, how, path, None, member="token", what=what)

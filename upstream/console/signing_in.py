@@ -1,4 +1,4 @@
-"""`halyard login`, `logout`, `whoami` and `use`: who one is, and what is meant when nothing is named."""
+"""`halyard login`, `join`, `logout`, `whoami` and `use`: who one is, and what is meant when nothing is named."""
 
 import sys
 import time
@@ -15,20 +15,21 @@ from upstream.console import asking, completion, sign_ins
 from upstream.console.client import Client, path_of
 from upstream.console.command import SIGNING_IN, command
 from upstream.console.failures import Exit, Failed, refused
-from upstream.console.options import ProjectName
+from upstream.console.options import ProjectName, given
 from upstream.console.output import fields
 from upstream.console.session import AtAuthority
 from upstream.console.sign_ins import SignIn
 
 app = typer.Typer()
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
+PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")]
 
 
 @command(app, "login", panel=SIGNING_IN)
 async def login(
     at: AtAuthority,
     email: Annotated[str | None, typer.Option("--email", metavar="EMAIL", help="Who signs in; asked for.")] = None,
-    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
+    password_stdin: PasswordStdin = False,
     demo: Annotated[
         Path | None,
         typer.Option("--demo", metavar="FILE", help="The demo.json of `halyard up`: sign in there as it says."),
@@ -39,15 +40,39 @@ async def login(
         await _login_by_demo(at, demo)
         return
     url = at.address
-    if urlsplit(url).scheme == "http" and urlsplit(url).hostname not in _LOCAL:
-        at.out.note(f"warning: {url} is not encrypted: whoever is on the way can read the password. Use https.")
+    _warn_of_plain_http(at, url)
     kept = at.kept.ended()
     if at.token is not None:
         await _keep(at, url, replace(kept, token=at.token))
         return
     email = email or _typed_email()
-    password = sys.stdin.readline().rstrip("\n") if password_stdin else _typed_password()
+    password = _password("Password", from_stdin=password_stdin)
     await _keep(at, url, await _signed_in(at.client, kept, email, password))
+
+
+@command(app, "join", panel=SIGNING_IN)
+async def join(
+    at: AtAuthority,
+    invitation: Annotated[str, typer.Argument(metavar="TOKEN", help="Of the invitation or the reset; good once.")],
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What one is called.")] = None,
+    password_stdin: PasswordStdin = False,
+) -> None:
+    """Choose a password with the token of an invitation or of a reset, and stay signed in."""
+    url = at.address
+    _warn_of_plain_http(at, url)
+    password = _password("New password", from_stdin=password_stdin, is_new=True)
+    body = given(token=invitation, name=name, password=password)
+    status, answer = await at.client.send("POST", "/auth/accept", body, None)
+    if status == HTTPStatus.UNAUTHORIZED and isinstance(answer, dict):
+        raise Failed(Exit.FORBIDDEN, str(answer.get("detail")), answer)
+    if status != HTTPStatus.OK:
+        raise refused(status, answer, url)
+    await _keep(at, url, at.kept.ended().renewed(answer, time.time()))
+
+
+def _warn_of_plain_http(at: AtAuthority, url: str) -> None:
+    if urlsplit(url).scheme == "http" and urlsplit(url).hostname not in _LOCAL:
+        at.out.note(f"warning: {url} is not encrypted: whoever is on the way can read the password. Use https.")
 
 
 def _typed_email() -> str:
@@ -57,8 +82,10 @@ def _typed_email() -> str:
     return typed
 
 
-def _typed_password() -> str:
-    return asking.password("Password", option="--password-stdin")
+def _password(prompt: str, *, from_stdin: bool, is_new: bool = False) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\n")
+    return asking.password(prompt, option="--password-stdin", is_new=is_new)
 
 
 def _read_demo(file: Path) -> tuple[str, str, str, SignIn]:
