@@ -278,6 +278,13 @@ def test_the_ofrep_page_works_as_it_stands(demo: Reader) -> None:
         pytest.skip("the Node example was not run: node or tests/clients/node/server/node_modules is missing")
 
 
+def test_every_page_is_in_the_index() -> None:
+    """Nobody has to know the name of a page to find it."""
+    index = (ROOT / "docs/README.md").read_text()
+    pages = {document.name for document in DOCUMENTS if document.parent.name == "docs"} - {"README.md"}
+    assert set(re.findall(r"\]\((.+?\.md)\)", index)) == pages
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     """Each relative link names a file that exists, and each anchor a heading in it."""
