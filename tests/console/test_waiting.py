@@ -1,5 +1,6 @@
 """Changes that wait for a time or a review, and the versions that were, by the command line at a real upstream."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,15 @@ def test_history_is_listed_compared_and_restored() -> None:
     assert typed.out == f"{flag} is as at version 1 in staging; this is version 3.\n"
     assert not is_on(flag, "staging")
     assert "“Worse”" in halyard("audit", "--flag", flag, "--limit", "1").done().out
+
+
+def test_an_import_can_be_proposed_and_shows_its_plan(home: Path) -> None:
+    """The answer leads to the request, and whoever looks at that sees each step."""
+    document = {"format": "halyard.project", "format_version": 1, "flags": [{"key": "to-import", "type": "boolean"}]}
+    file = home / "document.json"
+    file.write_text(json.dumps(document))
+    typed = halyard("import", str(file), "--propose", "Bring it").done()
+    assert typed.out.startswith("Proposed as 'Bring it'.")
+    request = typed.out.split("halyard requests show ")[1].split()[0]
+    assert "+ flag to-import" in halyard("requests", "show", request).done().out
+    assert halyard("flags", "show", "to-import").status == 4

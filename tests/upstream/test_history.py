@@ -152,7 +152,7 @@ async def test_a_config_that_serves_a_variation_which_is_gone_is_not_restored(wo
     assert (await world.api.patch(colour, {"variations": [{"key": "red", "value": "red"}]})).status == 200
     reply = await world.api.post(f"{colour}:revert", {"version": 2, "environment": "production"})
     assert (reply.status, reply.code) == (409, "revert_conflict")
-    assert set(reply.body["errors"]) == {"fallthrough", "rules[0]", "targets[0]"}
+    assert set(reply.body["errors"]) == {"fallthrough", "rules[0].serve", "targets[0]"}
     assert "'blue'" in reply.body["errors"]["fallthrough"][0]
 
 

@@ -1,6 +1,7 @@
 """`halyard export` and `import`: a whole project as one JSON document."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from upstream.console.failures import Exit, Failed
 from upstream.console.options import read_json
 from upstream.console.output import Output
 from upstream.console.session import AtProject, Writing
+from upstream.console.writes import show_postponed
 
 app = typer.Typer()
 
@@ -68,7 +70,10 @@ async def import_project(
             _show_plan(Output(quiet=at.quiet), plan, is_beside=True)
             confirm(f"Import {file}?", is_agreed=False)
     answer = await at.call("POST", path, body, how)
-    at.out.said(answer.body, _done(answer.body), (answer.body.get("project") or {}).get("key"))
+    if answer.status == HTTPStatus.ACCEPTED:
+        show_postponed(at.out, answer.body)
+        return
+    at.out.said(answer.body, _done(answer.body), answer.body["project"]["key"])
     changes.warn(at.out, answer.body)
 
 
@@ -91,7 +96,7 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def _done(answer: Mapping[str, Any]) -> str:
-    counts = answer.get("counts") or {}
+    counts = answer["counts"]
     names = {"create": "created", "update": "changed", "delete": "deleted", "unchanged": "as they were"}
     told = ", ".join(f"{counts.get(name, 0)} {word}" for name, word in names.items())
-    return f"Imported into {(answer.get('project') or {}).get('key')}: {told}."
+    return f"Imported into {answer['project']['key']}: {told}."

@@ -40,7 +40,7 @@ async def carry_out(
     if how.dry_run:
         changes.show_preview(at.out, answer.body)
     elif answer.status == HTTPStatus.ACCEPTED:
-        _show_postponed(at.out, answer.body)
+        show_postponed(at.out, answer.body)
     else:
         found = key or answer.body.get("key") or answer.body.get("id")
         at.out.said(answer.body, done(answer.body), found)
@@ -83,7 +83,8 @@ def show_secret(out: Output, body: Any, secret: str, what: str) -> None:
     out.note(_SECRET_NOTE)
 
 
-def _show_postponed(out: Output, body: Mapping[str, Any]) -> None:
+def show_postponed(out: Output, body: Mapping[str, Any]) -> None:
+    """Print what is kept for later: a schedule, or a change request."""
     found = str(body.get("id", ""))
     if body.get("title") is not None:
         text = f"Proposed as {plain(str(body['title']))!r}. Others look at it with: halyard requests show {found}"

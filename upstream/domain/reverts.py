@@ -4,15 +4,15 @@ What a thing is called and when it was made is never restored, nor whether a fla
 the flag as it is now: one that serves a variation which is gone is refused with the names of those.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from upstream.domain.configs import config_of, missing_segments, verify
 from upstream.domain.diff import changes_between
-from upstream.domain.entities import Environment, Flag, FlagConfig, JsonObject, Project, Segment
+from upstream.domain.entities import Environment, Flag, FlagConfig, Project, Segment
 from upstream.domain.errors import Kind, Problems, Rejected
 from upstream.domain.facts import Decision, Facts, View
+from upstream.domain.flag_variations import served
 from upstream.domain.governance_commands import RevertFlag, RevertSegment
 from upstream.domain.lookup import (
     check_version,
@@ -158,26 +158,6 @@ def _refuse(problems: Problems, detail: str) -> None:
 def _note_gone(problems: Problems, flag: Flag, config: FlagConfig, path: str = "") -> None:
     """Note each place where a config names a variation that the flag does not have."""
     known = {variation.key for variation in flag.variations}
-    for place, key in _served(config):
+    for place, key in served(config):
         if key not in known:
             problems.add(path + place, f"This serves the variation {key!r}, which is not there.")
-
-
-def _served(config: FlagConfig) -> Iterator[tuple[str, str]]:
-    if config.off is not None:
-        yield "off", config.off
-    yield from (("fallthrough", key) for key in _named(config.fallthrough))
-    for index, rule in enumerate(config.rules):
-        yield from ((f"rules[{index}]", key) for key in _named(rule.serve))
-    for index, target in enumerate(config.targets):
-        yield f"targets[{index}]", target.variation
-
-
-def _named(serve: JsonObject) -> Iterator[str]:
-    """Yield the variations that a stored serve names."""
-    if "variation" in serve:
-        yield serve["variation"]
-    for weight in serve.get("split", {}).get("weights", ()):
-        yield weight[0]
-    if "ramp" in serve:
-        yield from (serve["ramp"]["to"], serve["ramp"]["else"])
