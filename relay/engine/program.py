@@ -76,21 +76,33 @@ class Program:
 
     def evaluate_all(self, context: Any, now_ms: int, *, client_side_only: bool = False) -> dict[str, Evaluation]:
         """Evaluate every flag, or those that browsers may see; see `relay.engine.evaluate.evaluate_all`."""
-        chunks = self.public if client_side_only else (*self.public, *self.private)
+        answers = self.evaluate_list(context, now_ms, client_side_only=client_side_only)
+        return dict(zip(self.keys(client_side_only=client_side_only), answers, strict=True))
+
+    def keys(self, *, client_side_only: bool = False) -> list[str]:
+        """Return the keys of the flags in the order in which `evaluate_list` answers them."""
+        return [key for chunk in self._chunks(client_side_only=client_side_only) for key in chunk.keys]
+
+    def evaluate_list(self, context: Any, now_ms: int, *, client_side_only: bool = False) -> list[Evaluation]:
+        """Evaluate as `evaluate_all` does, without naming the flags."""
+        chunks = self._chunks(client_side_only=client_side_only)
         if not isinstance(context, dict):
-            return {flag.key: no_context(flag) for chunk in chunks for flag in chunk.flags}
+            return [no_context(flag) for chunk in chunks for flag in chunk.flags]
         run, reference = _Run(self, context, now_ms), Run(self.environment, context, now_ms)
-        answers: dict[str, Evaluation] = {}
+        unit, raw = run.unit, run.raw
+        answers: list[Evaluation] = []
         for chunk in chunks:
             try:
                 if chunk.function is None:
-                    found = [reference.flag(flag) for flag in chunk.flags]
+                    answers += [reference.flag(flag) for flag in chunk.flags]
                 else:
-                    found = chunk.function(context, run.unit, run.raw, now_ms, run)
+                    answers += chunk.function(context, unit, raw, now_ms, run)
             except RecursionError:
-                found = [self.evaluate(key, context, now_ms, may_compile=False) for key in chunk.keys]
-            answers.update(zip(chunk.keys, found, strict=True))
+                answers += [self.evaluate(key, context, now_ms, may_compile=False) for key in chunk.keys]
         return answers
+
+    def _chunks(self, *, client_side_only: bool) -> tuple[Chunk, ...]:
+        return self.public if client_side_only else (*self.public, *self.private)
 
     def function_of(self, flag: Flag) -> tuple[Function, bool]:
         """Return the function of one flag, compiled when it is first asked for, and whether it looks anything up."""

@@ -17,7 +17,9 @@ import uvicorn
 
 from relay.errors import BadSettings
 from relay.metrics import Tally
+from relay.serve.hot_lane import HotProtocol
 from relay.serve.http_limits import LimitedProtocol
+from relay.serve.lane import Lane
 from relay.settings import Serve
 
 logger = logging.getLogger(__name__)
@@ -61,14 +63,20 @@ class HttpServer:
         listener: a socket made by `listen`; owned from now on.
         settings: limits and time-outs of the listener.
         refused: counts connections ended for breaking a limit.
+        lane: answers evaluations that come in strict form; without one, the app answers everything.
     """
 
-    def __init__(self, app: App, listener: socket.socket, settings: Serve, refused: Tally) -> None:
+    def __init__(
+        self, app: App, listener: socket.socket, settings: Serve, refused: Tally, lane: Lane | None = None
+    ) -> None:
+        protocol = (
+            functools.partial(LimitedProtocol, limits=settings.limits, refused=refused)
+            if lane is None
+            else functools.partial(HotProtocol, limits=settings.limits, refused=refused, lane=lane)
+        )
         config = uvicorn.Config(
             cast("Any", app),
-            http=cast(
-                "type[asyncio.Protocol]", functools.partial(LimitedProtocol, limits=settings.limits, refused=refused)
-            ),
+            http=cast("type[asyncio.Protocol]", protocol),
             ws="none",
             lifespan="off",
             log_config=None,
