@@ -10,12 +10,13 @@ import orjson
 
 from relay.sync.store import Configuration
 
+EtagBase = blake2b
 _DIGEST_BYTES = 16
 
 
 def etag_base(
     route: str, configuration: Configuration, next_change_ms: int | None, *, client_side_only: bool, streams_at: str
-) -> blake2b:
+) -> EtagBase:
     """Return the hash of what all answers of one route have in common until a revision or time changes a value.
 
     Args:
@@ -32,7 +33,7 @@ def etag_base(
     return blake2b(orjson.dumps(parts), digest_size=_DIGEST_BYTES)
 
 
-def etag_of(base: blake2b, *rest: Any) -> str:
+def etag_of(base: EtagBase, *rest: Any) -> str:
     """Return the ETag of one answer; `rest` is whatever else it depends on, as JSON."""
     hashed = base.copy()
     hashed.update(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS))

@@ -6,7 +6,6 @@ a value is None, and the routes tell why. What time changes is looked up once fo
 not.
 """
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -16,7 +15,7 @@ import orjson
 from relay.engine.evaluate import next_change_at
 from relay.engine.model import Evaluation, Flag
 from relay.serve.answers import Context, native
-from relay.serve.etags import etag_base, etag_of
+from relay.serve.etags import EtagBase, etag_base, etag_of
 from relay.serve.event_streams import EventStreams
 from relay.serve.guard import DEFAULT_HEADERS, REQUEST_ID_PREFIX
 from relay.serve.ofrep import describe
@@ -70,7 +69,7 @@ class Served:
         self.until_ms = 0
         self._streams = streams
         self._place = streams.place(configuration, "")
-        self._bases: dict[Route, hashlib.blake2b] = {}
+        self._bases: dict[Route, EtagBase] = {}
         self._keys: list[str] | None = None
         ofrep, audience = partial(_ofrep, client_side_only=client_side_only), client_side_only
         self._one: dict[Route, Pieces[Answer]] = {
