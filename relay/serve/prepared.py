@@ -1,13 +1,12 @@
 """What is ready of an environment's answers: the bytes of each answer object, and how often each was given.
 
-The engine gives equal answers as the same object, so an object's identity names its bytes and its row in the counts.
-Every object that is named is kept beside its name, or the identity could pass on to another one. All of it lives until
-there is too much, and then is given up at once, counts first. Whatever is made here, is made by the functions that the
-plain routes use.
+The engine gives equal answers as the same object, and hashes it by what it is and not by what it says: so the object is
+the key to its bytes and to its row in the counts. All of it lives until there is too much, and then is given up at once,
+counts first. Whatever is written here, is written by the functions that the plain routes use.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from relay.engine.model import Evaluation, Flag, Reason
@@ -22,8 +21,8 @@ T = TypeVar("T")
 Write = Callable[[Configuration, Flag, Evaluation], T]
 
 
-class Pieces(dict[int, T]):
-    """What is written of each answer, by its identity, in one shape for one kind of client.
+class Pieces(dict[Evaluation, T]):
+    """What is written of each answer in one shape for one kind of client.
 
     It holds for later revisions too, except where an answer names another flag (a prerequisite) that the client may
     or may not see, or where `of_one_revision` says so of all.
@@ -33,32 +32,31 @@ class Pieces(dict[int, T]):
         super().__init__()
         self._write = write
         self._is_of_one_revision = of_one_revision
-        self._passing: list[int] = []
+        self._passing: list[Evaluation] = []
 
     def add(self, configuration: Configuration, flag: Flag, evaluation: Evaluation) -> T:
         """Write what is lacking."""
-        name = id(evaluation)
-        written = self[name] = self._write(configuration, flag, evaluation)
+        written = self[evaluation] = self._write(configuration, flag, evaluation)
         if evaluation.reason == Reason.PREREQUISITE_FAILED:
-            self._passing.append(name)
+            self._passing.append(evaluation)
         return written
 
     def begin_revision(self) -> None:
         """Forget what the next revision may tell otherwise of the same answers."""
         if self._is_of_one_revision:
             self.clear()
-        for name in self._passing:
-            self.pop(name, None)
+        for evaluation in self._passing:
+            self.pop(evaluation, None)
         self._passing = []
 
 
 class Repeated:
-    """The answers of one request, by identity, that are given again as a whole."""
+    """The answers of one request that is answered again as a whole."""
 
-    __slots__ = ("names", "times")
+    __slots__ = ("answers", "times")
 
-    def __init__(self, names: Sequence[int]) -> None:
-        self.names = names
+    def __init__(self, answers: Sequence[Evaluation]) -> None:
+        self.answers = answers
         self.times = 0
 
 
@@ -70,40 +68,40 @@ class Sums:
     def __init__(self, source: Source, counters: Counters) -> None:
         self.source = source
         self.counters = counters
-        self.each: Counter[int] = Counter()
+        self.each: Counter[Evaluation] = Counter()
         self.repeated: list[Repeated] = []
         self.rows = 0
 
-    def count(self, name: int) -> None:
+    def count(self, answer: Evaluation) -> None:
         """Count one answer."""
         each = self.each
-        n = each.get(name)
+        n = each.get(answer)
         if n is None:
             self.counters.begin()
-            each[name] = 1
+            each[answer] = 1
             self._note_rows()
         else:
-            each[name] = n + 1
+            each[answer] = n + 1
 
-    def count_all(self, names: Iterable[int]) -> None:
+    def count_all(self, answers: Iterable[Evaluation]) -> None:
         """Count the answers of one request."""
         each = self.each
         if not each:
             self.counters.begin()
-        each.update(names)
+        each.update(answers)
         if len(each) > self.rows:
             self._note_rows()
 
-    def repeat(self, answers: Repeated) -> None:
+    def repeat(self, repeated: Repeated) -> None:
         """Count all answers of a request once more, by one addition."""
-        if not answers.times:
+        if not repeated.times:
             self.counters.begin()
             if len(self.repeated) >= MAX_REPEATS:
                 self._resolve()
-            self.repeated.append(answers)
-        answers.times += 1
+            self.repeated.append(repeated)
+        repeated.times += 1
 
-    def take(self) -> dict[int, int]:
+    def take(self) -> Mapping[Evaluation, int]:
         """Return the sums and begin anew."""
         self._resolve()
         taken, self.each, self.rows = self.each, Counter(), 0
@@ -111,10 +109,10 @@ class Sums:
 
     def _resolve(self) -> None:
         each = self.each
-        for answers in self.repeated:
-            for name in answers.names:
-                each[name] += answers.times
-            answers.times = 0
+        for repeated in self.repeated:
+            for answer in repeated.answers:
+                each[answer] += repeated.times
+            repeated.times = 0
         self.repeated = []
 
     def _note_rows(self) -> None:
@@ -127,7 +125,7 @@ class Prepared:
 
     def __init__(self, environment_id: str, counters: Counters) -> None:
         self._environment_id = environment_id
-        self._known: dict[int, tuple[Flag, Evaluation]] = {}
+        self._flags: dict[Evaluation, Flag] = {}
         self._pieces: dict[object, Pieces[Any]] = {}
         self.single = Sums("single", counters)
         self.bulk = Sums("bulk", counters)
@@ -135,7 +133,7 @@ class Prepared:
         counters.attach(self)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._flags)
 
     def pieces(self, shape: object, write: Write[T], *, of_one_revision: bool = False) -> Pieces[T]:
         """Return the pieces of one shape. `write` makes what is lacking, and is the same whenever the shape is."""
@@ -145,8 +143,8 @@ class Prepared:
         return found
 
     def add(self, pieces: Pieces[T], configuration: Configuration, flag: Flag, evaluation: Evaluation) -> T:
-        """Make the piece of an answer. From now on it may be counted by its identity."""
-        self._known[id(evaluation)] = (flag, evaluation)
+        """Make the piece of an answer. From now on it may be counted."""
+        self._flags[evaluation] = flag
         return pieces.add(configuration, flag, evaluation)
 
     def begin_revision(self) -> None:
@@ -163,8 +161,8 @@ class Prepared:
         return [*self._rows(self.single), *self._rows(self.bulk)]
 
     def _rows(self, sums: Sums) -> Iterable[tuple[Key, int]]:
-        for name, n in sums.take().items():
-            flag, found = self._known[name]
+        for found, n in sums.take().items():
+            flag = self._flags[found]
             if flag.analytics:
                 key = self._environment_id, flag.id, found.variation, found.reason, sums.source, found.error_code
                 yield key, n

@@ -32,23 +32,22 @@ _NEVER_MS: Final = 1 << 63
 class Answer:
     """A finished answer without its first two lines and its request id.
 
-    `head` is followed by the number of the request, a blank line and the body. `names` are the answered flags'
-    evaluations by identity.
+    `head` is followed by the number of the request, a blank line and the body.
     """
 
     __slots__ = ("body", "etag", "head", "repeated")
 
-    def __init__(self, body: bytes, names: Sequence[int], etag: str | None = None) -> None:
+    def __init__(self, body: bytes, answers: Sequence[Evaluation], etag: str | None = None) -> None:
         named = b"" if etag is None else b"etag: %b\r\n" % etag.encode()
         self.head = b"%bcontent-length: %d\r\ncontent-type: application/json\r\n%b" % (named, len(body), _LAST)
         self.body = body
         self.etag = etag
-        self.repeated = Repeated(names)
+        self.repeated = Repeated(answers)
 
     @property
-    def names(self) -> Sequence[int]:
-        """The evaluations of the flags that are answered, by identity."""
-        return self.repeated.names
+    def answers(self) -> Sequence[Evaluation]:
+        """What was evaluated."""
+        return self.repeated.answers
 
 
 def not_modified(etag: str) -> bytes:
@@ -93,7 +92,7 @@ class Served:
         if flag is None or not is_visible(flag, client_side_only=self.client_side_only):
             return None
         evaluation = self.configuration.program.evaluate(key, context, now_ms)
-        found = self._one[route].get(id(evaluation))
+        found = self._one[route].get(evaluation)
         if found is not None:
             return found
         if evaluation.error_code is not None and route is Route.SINGLE:
@@ -118,17 +117,16 @@ class Served:
     def all(self, route: Route, fingerprint: str, context: Context, now_ms: int, etag: str) -> Answer:
         """Answer for all flags."""
         found = self.configuration.program.evaluate_list(context, now_ms, client_side_only=self.client_side_only)
-        names = [*map(id, found)]
         pieces = self._all[route]
         try:
-            written = b",".join([*map(pieces.__getitem__, names)])
+            written = b",".join([*map(pieces.__getitem__, found)])
         except KeyError:
             written = b",".join(self._written(pieces, found))
         if route is Route.BOOTSTRAP:
             body = b'{"flags":{%b%b' % (written, self._ends[route])
         else:
             body = b'{"flags":[%b%b%b}' % (written, self._ends[route], self._heard(fingerprint, context, now_ms))
-        return Answer(body, names, etag)
+        return Answer(body, found, etag)
 
     def look_at(self, now_ms: int) -> None:
         """Know the slice of time around a moment, `since_ms` to `until_ms`, in which time alone changes no value."""
@@ -153,7 +151,7 @@ class Served:
             self._keys = self.configuration.program.keys(client_side_only=self.client_side_only)
         flags, add = self.configuration.environment.flags, self.prepared.add
         return [
-            pieces.get(id(answer)) or add(pieces, self.configuration, flags[key], answer)
+            pieces.get(answer) or add(pieces, self.configuration, flags[key], answer)
             for key, answer in zip(self._keys, found, strict=True)
         ]
 
@@ -163,13 +161,13 @@ def _ofrep(configuration: Configuration, flag: Flag, evaluation: Evaluation, *, 
 
 
 def _single(configuration: Configuration, flag: Flag, evaluation: Evaluation, *, write: "partial[bytes]") -> Answer:
-    return Answer(write(configuration, flag, evaluation), (id(evaluation),))
+    return Answer(write(configuration, flag, evaluation), (evaluation,))
 
 
 def _evaluate(configuration: Configuration, flag: Flag, evaluation: Evaluation) -> Answer:
     members = {"flag": flag.key, **native(evaluation), "rule_id": evaluation.rule_id}
     body = orjson.dumps(members | {"revision": configuration.revision})
-    return Answer(body, (id(evaluation),))
+    return Answer(body, (evaluation,))
 
 
 def _member(_configuration: Configuration, flag: Flag, evaluation: Evaluation) -> bytes:
