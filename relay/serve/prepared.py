@@ -1,8 +1,8 @@
 """What is ready of an environment's answers: the bytes of each answer object, and how often each was given.
 
-The engine gives equal answers as the same object, and hashes it by what it is and not by what it says: so the object is
-the key to its bytes and to its row in the counts. All of it lives until there is too much, and then is given up at once,
-counts first. Whatever is written here, is written by the functions that the plain routes use.
+The engine gives equal answers as the same object, and hashes it by what it is and not by what it says: so the object
+is the key to its bytes and to its row in the counts. All of it lives until there is too much, and then is given up at
+once, counts first. Whatever is written here, is written by the functions that the plain routes use.
 """
 
 from collections import Counter

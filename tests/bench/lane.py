@@ -10,8 +10,6 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +80,9 @@ class FileNginx(Nginx):
         file = directory / "www" / path.lstrip("/")
         file.parent.mkdir(parents=True)
         file.write_bytes(answer)
-        super().__init__(directory, b"unused", f"root {directory}/www; open_file_cache max=10; error_page 405 =200 $uri;")
+        super().__init__(
+            directory, b"unused", f"root {directory}/www; open_file_cache max=10; error_page 405 =200 $uri;"
+        )
 
 
 async def answering(pair: Pair, nginx: Nginx, path: str) -> str:
@@ -108,7 +108,10 @@ def compared(url: str, pid: int, relay_url: str, relay_pid: int, scripts: dict[s
         round_ = {"nginx": wrk(url, cached, pid, SECONDS)}
         round_ |= {name: wrk(relay_url, script, relay_pid, SECONDS) for name, script in scripts.items()}
         rounds.append(round_)
-    median: Callable[[str], float] = lambda name: statistics.median(round_[name]["cpu_us"] for round_ in rounds)
+
+    def median(name: str) -> float:
+        return float(statistics.median(round_[name]["cpu_us"] for round_ in rounds))
+
     figures: Figures = {"nginx_cpu_us": median("nginx")}
     for name in scripts:
         figures[f"{name}_cpu_us"] = median(name)
