@@ -10,13 +10,14 @@ and a differential test holds the two equal.
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from operator import is_
 from typing import Any, Final
 
 from relay.engine.bucketing import winner
 from relay.engine.context import UNIT, attribute, lookup, unit_of
 from relay.engine.evaluate import Run, belongs, evaluate, no_context, no_flag, too_deep
-from relay.engine.model import Environment, Evaluation, Flag, Segment
+from relay.engine.model import Environment, Evaluation, Fixed, Flag, Segment
 from relay.engine.source import MAX_PARTS, Function, Source, bytes_of, is_compilable, parts_of, read_as, weight_of
 
 CHUNK: Final = 32
@@ -43,6 +44,21 @@ class Chunk:
         self.function = source.function(f"[{', '.join(parts)}]")
 
 
+class Layout:
+    """The flags of a program for one kind of client: first the `fixed` ones with their answers, then the others.
+
+    `is_moving` tells them apart in the order of the chunks.
+    """
+
+    __slots__ = ("fixed", "is_moving", "moving")
+
+    def __init__(self, flags: list[Flag]) -> None:
+        answers = [fixed_answer(flag) for flag in flags]
+        self.is_moving = [answer is None for answer in answers]
+        self.moving = [flag.key for flag in compress(flags, self.is_moving)]
+        self.fixed = {flag.key: answer for flag, answer in zip(flags, answers, strict=True) if answer is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """One revision of an environment, ready to be evaluated. Made by `build`."""
@@ -52,6 +68,7 @@ class Program:
     private: tuple[Chunk, ...] = field(repr=False, compare=False)
     _single: dict[str, tuple[Flag, Function, bool]] = field(default_factory=dict, repr=False, compare=False)
     _segments: dict[str, tuple[Segment, Function]] = field(default_factory=dict, repr=False, compare=False)
+    _layouts: dict[bool, "Layout"] = field(default_factory=dict, repr=False, compare=False)
 
     def evaluate(self, flag_key: str, context: Any, now_ms: int, *, may_compile: bool = True) -> Evaluation:
         """Evaluate one flag; see `relay.engine.evaluate.evaluate`.
@@ -76,22 +93,21 @@ class Program:
 
     def evaluate_all(self, context: Any, now_ms: int, *, client_side_only: bool = False) -> dict[str, Evaluation]:
         """Evaluate every flag, or those that browsers may see; see `relay.engine.evaluate.evaluate_all`."""
-        answers = self.evaluate_list(context, now_ms, client_side_only=client_side_only)
-        return dict(zip(self.keys(client_side_only=client_side_only), answers, strict=True))
-
-    def keys(self, *, client_side_only: bool = False) -> list[str]:
-        """Return the keys of the flags in the order in which `evaluate_list` answers them."""
-        return [key for chunk in self._chunks(client_side_only=client_side_only) for key in chunk.keys]
-
-    def evaluate_list(self, context: Any, now_ms: int, *, client_side_only: bool = False) -> list[Evaluation]:
-        """Evaluate as `evaluate_all` does, without naming the flags."""
-        chunks = self._chunks(client_side_only=client_side_only)
         if not isinstance(context, dict):
-            return [no_context(flag) for chunk in chunks for flag in chunk.flags]
+            chunks = self._chunks(client_side_only=client_side_only)
+            return {flag.key: no_context(flag) for chunk in chunks for flag in chunk.flags}
+        layout = self.layout(client_side_only=client_side_only)
+        moving = self.evaluate_moving(context, now_ms, client_side_only=client_side_only)
+        return layout.fixed | dict(zip(layout.moving, moving, strict=True))
+
+    def evaluate_moving(
+        self, context: dict[str, Any], now_ms: int, *, client_side_only: bool = False
+    ) -> list[Evaluation]:
+        """Evaluate the flags whose answer the context or time may change, in the order of `layout().moving`."""
         run, reference = _Run(self, context, now_ms), Run(self.environment, context, now_ms)
         unit, raw = run.unit, run.raw
         answers: list[Evaluation] = []
-        for chunk in chunks:
+        for chunk in self._chunks(client_side_only=client_side_only):
             try:
                 if chunk.function is None:
                     answers += [reference.flag(flag) for flag in chunk.flags]
@@ -99,7 +115,16 @@ class Program:
                     answers += chunk.function(context, unit, raw, now_ms, run)
             except RecursionError:
                 answers += [self.evaluate(key, context, now_ms, may_compile=False) for key in chunk.keys]
-        return answers
+        return [*compress(answers, self.layout(client_side_only=client_side_only).is_moving)]
+
+    def layout(self, *, client_side_only: bool = False) -> "Layout":
+        """Return which flags answer everybody alike, worked out when that is first asked for."""
+        known = self._layouts.get(client_side_only)
+        if known is None:
+            known = self._layouts[client_side_only] = Layout(
+                [flag for chunk in self._chunks(client_side_only=client_side_only) for flag in chunk.flags]
+            )
+        return known
 
     def _chunks(self, *, client_side_only: bool) -> tuple[Chunk, ...]:
         return self.public if client_side_only else (*self.public, *self.private)
@@ -209,6 +234,14 @@ class _Run:
     def _member(self, key: str) -> bool | None:
         segment = self.program.environment.usable.get(key)
         return None if segment is None else bool(self._call(self.program.membership_of(segment)))
+
+
+def fixed_answer(flag: Flag) -> Evaluation | None:
+    """Return what a flag answers to everybody at any time, None if there is more than one answer."""
+    if not flag.enabled:
+        return flag.off
+    is_simple = not (flag.prerequisites or flag.targets or flag.rules) and flag.group is None
+    return flag.fallthrough.outcome if is_simple and isinstance(flag.fallthrough, Fixed) else None
 
 
 def build(environment: Environment, before: Program | None = None) -> Program:

@@ -63,4 +63,4 @@ class KeptAnswers:
 
 
 def _size(name: Name, answer: Answer) -> int:
-    return len(name[1]) + len(answer.head) + len(answer.body) + 8 * len(answer.answers) + _OVERHEAD_BYTES
+    return len(name[1]) + len(answer.head) + len(answer.body) + 8 * answer.flags + _OVERHEAD_BYTES

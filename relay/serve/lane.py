@@ -113,11 +113,12 @@ class Lane:
 
     def _again(self, head: Head, served: Served, kept: Answer) -> Sequence[bytes]:
         if kept.etag is None:
-            served.prepared.single.count(kept.answers[0])
+            served.prepared.single.count(kept.answers.answers[0])
             return self._sent(head.route, "cached", "single", kept)
         if is_named(kept.etag, head.if_none_match):
             return self._unchanged(head.route, kept.etag)
-        served.prepared.bulk.repeat(kept.repeated)
+        served.prepared.bulk.repeat(kept.answers)
+        served.prepared.bulk.repeat(kept.fixed)
         return self._sent(head.route, "cached", "bulk", kept)
 
     def _one(self, target: Target, served: Served, body: bytes, now_ms: int) -> Sequence[bytes] | None:
@@ -127,7 +128,7 @@ class Lane:
         answer = served.one(target.route, asked[0], asked[1], now_ms)
         if answer is None:
             return None
-        served.prepared.single.count(answer.answers[0])
+        served.prepared.single.count(answer.answers.answers[0])
         self._keep(target, served, body, now_ms, answer)
         return self._sent(target.route, "evaluated", "single", answer)
 
@@ -140,7 +141,8 @@ class Lane:
         if is_named(etag, head.if_none_match):
             return self._unchanged(target.route, etag)
         answer = served.all(target.route, target.fingerprint, context, now_ms, etag)
-        served.prepared.bulk.count_all(answer.answers)
+        served.prepared.bulk.count_all(answer.answers.answers)
+        served.prepared.bulk.repeat(answer.fixed)
         self._keep(target, served, body, now_ms, answer)
         return self._sent(target.route, "evaluated", "bulk", answer)
 
@@ -167,7 +169,7 @@ class Lane:
     def _sent(self, route: Route, outcome: str, source: str, answer: Answer) -> Sequence[bytes]:
         metrics, body = self._metrics, answer.body
         metrics.requests.add(_CLASSES[route], "200")
-        metrics.evaluations.add(source, n=len(answer.answers))
+        metrics.evaluations.add(source, n=answer.flags)
         metrics.lane_answers.add(route, outcome)
         if len(body) < _LONG_BYTES:
             return (b"%b%b%x\r\n\r\n%b" % (self._starts[200], answer.head, next(request_count), body),)

@@ -60,6 +60,9 @@ class Repeated:
         self.times = 0
 
 
+NOTHING: Final = Repeated(())
+
+
 class Sums:
     """How often each answer was given in one way of asking since the last flush."""
 
@@ -94,6 +97,8 @@ class Sums:
 
     def repeat(self, repeated: Repeated) -> None:
         """Count all answers of a request once more, by one addition."""
+        if not repeated.answers:
+            return
         if not repeated.times:
             self.counters.begin()
             if len(self.repeated) >= MAX_REPEATS:

@@ -6,7 +6,7 @@ a value is None, and the routes tell why. What time changes is looked up once fo
 not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -19,7 +19,7 @@ from relay.serve.etags import EtagBase, etag_base, etag_of
 from relay.serve.event_streams import EventStreams
 from relay.serve.guard import DEFAULT_HEADERS, REQUEST_ID_PREFIX
 from relay.serve.ofrep import describe
-from relay.serve.prepared import Pieces, Prepared, Repeated
+from relay.serve.prepared import NOTHING, Pieces, Prepared, Repeated
 from relay.serve.relevance import is_visible
 from relay.serve.request_head import Route
 from relay.sync.configuration import Configuration
@@ -32,22 +32,22 @@ _NEVER_MS: Final = 1 << 63
 class Answer:
     """A finished answer without its first two lines and its request id.
 
-    `head` is followed by the number of the request, a blank line and the body.
+    `head` is followed by the number of the request, a blank line and the body. `answers` are those of this request
+    alone, `fixed` those that everybody gets; `flags` is the number of both.
     """
 
-    __slots__ = ("body", "etag", "head", "repeated")
+    __slots__ = ("answers", "body", "etag", "fixed", "flags", "head")
 
-    def __init__(self, body: bytes, answers: Sequence[Evaluation], etag: str | None = None) -> None:
+    def __init__(
+        self, body: bytes, answers: Sequence[Evaluation], etag: str | None = None, fixed: Repeated = NOTHING
+    ) -> None:
         named = b"" if etag is None else b"etag: %b\r\n" % etag.encode()
         self.head = b"%bcontent-length: %d\r\ncontent-type: application/json\r\n%b" % (named, len(body), _LAST)
         self.body = body
         self.etag = etag
-        self.repeated = Repeated(answers)
-
-    @property
-    def answers(self) -> Sequence[Evaluation]:
-        """What was evaluated."""
-        return self.repeated.answers
+        self.answers = Repeated(answers)
+        self.fixed = fixed
+        self.flags = len(answers) + len(fixed.answers)
 
 
 def not_modified(etag: str) -> bytes:
@@ -69,7 +69,7 @@ class Served:
         self._streams = streams
         self._place = streams.place(configuration, "")
         self._bases: dict[Route, EtagBase] = {}
-        self._keys: list[str] | None = None
+        self._firsts: dict[Route, tuple[Sequence[bytes], Repeated]] = {}
         ofrep, audience = partial(_ofrep, client_side_only=client_side_only), client_side_only
         self._one: dict[Route, Pieces[Answer]] = {
             Route.SINGLE: prepared.pieces((Route.SINGLE, audience), partial(_single, write=ofrep)),
@@ -116,17 +116,19 @@ class Served:
 
     def all(self, route: Route, fingerprint: str, context: Context, now_ms: int, etag: str) -> Answer:
         """Answer for all flags."""
-        found = self.configuration.program.evaluate_list(context, now_ms, client_side_only=self.client_side_only)
+        found = self.configuration.program.evaluate_moving(context, now_ms, client_side_only=self.client_side_only)
         pieces = self._all[route]
+        first, fixed = self._firsts.get(route) or self._first(route)
         try:
-            written = b",".join([*map(pieces.__getitem__, found)])
+            written = b",".join([*first, *map(pieces.__getitem__, found)])
         except KeyError:
-            written = b",".join(self._written(pieces, found))
+            moving = self.configuration.program.layout(client_side_only=self.client_side_only).moving
+            written = b",".join([*first, *self._written(pieces, moving, found)])
         if route is Route.BOOTSTRAP:
             body = b'{"flags":{%b%b' % (written, self._ends[route])
         else:
             body = b'{"flags":[%b%b%b}' % (written, self._ends[route], self._heard(fingerprint, context, now_ms))
-        return Answer(body, found, etag)
+        return Answer(body, found, etag, fixed)
 
     def look_at(self, now_ms: int) -> None:
         """Know the slice of time around a moment, `since_ms` to `until_ms`, in which time alone changes no value."""
@@ -145,14 +147,20 @@ class Served:
         member = streams.member(self.configuration, self._place, fingerprint, context, streams.slot(now_ms))
         return b',"eventStreams":' + orjson.dumps(member) if member else b""
 
-    def _written(self, pieces: Pieces[bytes], found: list[Evaluation]) -> list[bytes]:
+    def _first(self, route: Route) -> tuple[Sequence[bytes], Repeated]:
+        """Return the pieces of the flags that answer everybody alike, as one, and what they count as."""
+        fixed = self.configuration.program.layout(client_side_only=self.client_side_only).fixed
+        answers = [*fixed.values()]
+        joined = b",".join(self._written(self._all[route], fixed, answers))
+        made = self._firsts[route] = [joined] if answers else [], Repeated(answers)
+        return made
+
+    def _written(self, pieces: Pieces[bytes], keys: Iterable[str], answers: Iterable[Evaluation]) -> list[bytes]:
         """Return the pieces of all answers, and make those that are lacking."""
-        if self._keys is None:
-            self._keys = self.configuration.program.keys(client_side_only=self.client_side_only)
         flags, add = self.configuration.environment.flags, self.prepared.add
         return [
             pieces.get(answer) or add(pieces, self.configuration, flags[key], answer)
-            for key, answer in zip(self._keys, found, strict=True)
+            for key, answer in zip(keys, answers, strict=True)
         ]
 
 
