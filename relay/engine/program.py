@@ -8,9 +8,8 @@ and a differential test holds the two equal.
 """
 
 from collections import deque
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from operator import is_
 from typing import Any, Final
 
@@ -18,7 +17,17 @@ from relay.engine.bucketing import winner
 from relay.engine.context import UNIT, attribute, lookup, unit_of
 from relay.engine.evaluate import Run, belongs, evaluate, no_context, no_flag, too_deep
 from relay.engine.model import Environment, Evaluation, Fixed, Flag, Segment
-from relay.engine.source import MAX_PARTS, Function, Source, bytes_of, is_compilable, parts_of, read_as, weight_of
+from relay.engine.source import (
+    MAX_PARTS,
+    Function,
+    Source,
+    bytes_of,
+    is_compilable,
+    parts_of,
+    read_as,
+    shared_clauses,
+    weight_of,
+)
 
 CHUNK: Final = 32
 """Flags in one function at most: enough to share what they look up."""
@@ -27,36 +36,34 @@ CHUNK_PARTS: Final = 256
 
 
 class Chunk:
-    """Some flags, all of them visible to browsers or none, and the function that answers them in their order."""
+    """Some flags, all of them visible to browsers or none.
 
-    __slots__ = ("flags", "function", "keys", "weight")
+    `fixed` are those that answer everybody alike; the function answers the others, `moving`, in their order.
+    """
+
+    __slots__ = ("fixed", "flags", "function", "keys", "moving", "weight")
 
     def __init__(self, flags: Iterable[Flag], weight: int) -> None:
         self.flags = tuple(flags)
         self.keys = tuple(flag.key for flag in self.flags)
+        self.fixed = {flag.key: answer for flag in self.flags if (answer := fixed_answer(flag)) is not None}
+        self.moving = tuple(flag for flag in self.flags if flag.key not in self.fixed)
         self.weight = weight
         self.function: Function | None = None
 
     def compile(self) -> None:
         """Make the function."""
-        source = Source(is_shared=True)
-        parts = [source.flag(flag) if is_compilable(flag) else source.call(_interpreted(flag)) for flag in self.flags]
+        source = Source(is_shared=True, shared_clauses=shared_clauses(self.moving))
+        parts = [source.flag(flag) if is_compilable(flag) else source.call(_interpreted(flag)) for flag in self.moving]
         self.function = source.function(f"[{', '.join(parts)}]")
 
 
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """The flags of a program for one kind of client: first the `fixed` ones with their answers, then the others.
+    """The flags of a program for one kind of client: the fixed ones with their answers, then the keys of the others."""
 
-    `is_moving` tells them apart in the order of the chunks.
-    """
-
-    __slots__ = ("fixed", "is_moving", "moving")
-
-    def __init__(self, flags: list[Flag]) -> None:
-        answers = [fixed_answer(flag) for flag in flags]
-        self.is_moving = [answer is None for answer in answers]
-        self.moving = [flag.key for flag in compress(flags, self.is_moving)]
-        self.fixed = {flag.key: answer for flag, answer in zip(flags, answers, strict=True) if answer is not None}
+    fixed: Mapping[str, Evaluation]
+    moving: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class Program:
     private: tuple[Chunk, ...] = field(repr=False, compare=False)
     _single: dict[str, tuple[Flag, Function, bool]] = field(default_factory=dict, repr=False, compare=False)
     _segments: dict[str, tuple[Segment, Function]] = field(default_factory=dict, repr=False, compare=False)
-    _layouts: dict[bool, "Layout"] = field(default_factory=dict, repr=False, compare=False)
+    _layouts: dict[bool, Layout] = field(default_factory=dict, repr=False, compare=False)
 
     def evaluate(self, flag_key: str, context: Any, now_ms: int, *, may_compile: bool = True) -> Evaluation:
         """Evaluate one flag; see `relay.engine.evaluate.evaluate`.
@@ -98,7 +105,7 @@ class Program:
             return {flag.key: no_context(flag) for chunk in chunks for flag in chunk.flags}
         layout = self.layout(client_side_only=client_side_only)
         moving = self.evaluate_moving(context, now_ms, client_side_only=client_side_only)
-        return layout.fixed | dict(zip(layout.moving, moving, strict=True))
+        return {**layout.fixed, **dict(zip(layout.moving, moving, strict=True))}
 
     def evaluate_moving(
         self, context: dict[str, Any], now_ms: int, *, client_side_only: bool = False
@@ -110,20 +117,21 @@ class Program:
         for chunk in self._chunks(client_side_only=client_side_only):
             try:
                 if chunk.function is None:
-                    answers += [reference.flag(flag) for flag in chunk.flags]
+                    answers += [reference.flag(flag) for flag in chunk.moving]
                 else:
                     answers += chunk.function(context, unit, raw, now_ms, run)
             except RecursionError:
-                answers += [self.evaluate(key, context, now_ms, may_compile=False) for key in chunk.keys]
-        return [*compress(answers, self.layout(client_side_only=client_side_only).is_moving)]
+                answers += [self.evaluate(flag.key, context, now_ms, may_compile=False) for flag in chunk.moving]
+        return answers
 
-    def layout(self, *, client_side_only: bool = False) -> "Layout":
+    def layout(self, *, client_side_only: bool = False) -> Layout:
         """Return which flags answer everybody alike, worked out when that is first asked for."""
         known = self._layouts.get(client_side_only)
         if known is None:
-            known = self._layouts[client_side_only] = Layout(
-                [flag for chunk in self._chunks(client_side_only=client_side_only) for flag in chunk.flags]
-            )
+            chunks = self._chunks(client_side_only=client_side_only)
+            fixed = {key: answer for chunk in chunks for key, answer in chunk.fixed.items()}
+            moving = [flag.key for chunk in chunks for flag in chunk.moving]
+            known = self._layouts[client_side_only] = Layout(fixed, moving)
         return known
 
     def _chunks(self, *, client_side_only: bool) -> tuple[Chunk, ...]:
