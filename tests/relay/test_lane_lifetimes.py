@@ -294,7 +294,8 @@ def change(both: TwoWays, step: str, number: int, key: str) -> None:
                 max_size=25))  # fmt: skip
 def test_no_row_of_events_answers_or_counts_otherwise(steps: list[tuple[str, int]]) -> None:
     """Requests, revisions, kills, keys and the clock in any order: the same answers, and the same counts by row."""
-    held: dict[str, Json] = {key: flags()[key] for key in ("beta", "text", "split", "quiet", "needs-private", "private")}
+    names = ("beta", "text", "split", "quiet", "needs-private", "private")
+    held: dict[str, Json] = {key: flags()[key] for key in names}
     held["slow"] = flag(fallthrough=ramp(START_MS + 5_000, every_s=60))
 
     async def play() -> None:
