@@ -47,6 +47,8 @@ MAX_PARTS: Final = 100
 """Conditions and outcomes of one flag or segment: some milliseconds of compiling, which nobody waits longer for."""
 _MAX_ALTERNATIVES: Final = 8
 _HASHES: Final = 1 << 32
+_TWO: Final = 2
+"""Outcomes between which one comparison decides, so that the hash need not be kept."""
 
 Function = Callable[[dict[str, Any], str | None, bytes | None, int, Any], Any]
 """A compiled function: of context, unit, its bytes, moment and the tables of one run."""
@@ -290,7 +292,7 @@ class Source:
             return f"({self._bound(serve.to)} if {chosen} else {self._bound(serve.otherwise)})"
         text = self._bound(serve.outcomes[-1])
         for index in range(len(serve.bounds) - 2, -1, -1):
-            hashed = "h" if index else f"(h := {drawn})"
+            hashed = "h" if index else f"(h := {drawn})" if len(serve.bounds) > _TWO else drawn
             text = f"{self._bound(serve.outcomes[index])} if {hashed} < {_threshold(serve.bounds[index])} else {text}"
         return f"({text})"
 

@@ -40,14 +40,22 @@ class EventStreams:
         self, configuration: Configuration, place: str, fingerprint: str, context: Context, slot: int
     ) -> list[dict[str, Any]]:
         """Return the member of one answer; empty where there are no streams."""
+        token = self.token(configuration, fingerprint, context, slot)
+        return [] if token is None else self.described(place + token)
+
+    def described(self, url: str) -> list[dict[str, Any]]:
+        """Return the member that names a stream's URL."""
+        where: dict[str, Any] = {"endpoint": {"requestUri": url}} if self._origin is None else {"url": url}
+        return [{"type": "sse", **where, "inactivityDelaySec": INACTIVITY_S}]
+
+    def token(self, configuration: Configuration, fingerprint: str, context: Context, slot: int) -> str | None:
+        """Return what stands at the end of a stream's URL, None where there are no streams; letters that JSON keeps."""
         if configuration.stream_secret is None:
-            return []
+            return None
         # A URL with a context that no stream may have would be refused: such a client gets an unfiltered stream.
         is_kept = len(orjson.dumps(context)) <= self._context_bytes
         contents = stream_token.StreamToken(fingerprint, slot, context if is_kept else None)
-        url = place + stream_token.issue(contents, configuration.ref.id, configuration.stream_secret)
-        where: dict[str, Any] = {"endpoint": {"requestUri": url}} if self._origin is None else {"url": url}
-        return [{"type": "sse", **where, "inactivityDelaySec": INACTIVITY_S}]
+        return stream_token.issue(contents, configuration.ref.id, configuration.stream_secret)
 
 
 def slot_of(now_ms: int, slot_s: int) -> int:

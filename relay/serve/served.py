@@ -68,6 +68,9 @@ class Served:
         self.until_ms = 0
         self._streams = streams
         self._place = streams.place(configuration, "")
+        self._heard_head, self._heard_tail = (
+            b',"eventStreams":' + orjson.dumps(streams.described(f"{self._place}|"))
+        ).rsplit(b"|", 1)
         self._bases: dict[Route, EtagBase] = {}
         self._firsts: dict[Route, tuple[Sequence[bytes], Repeated]] = {}
         ofrep, audience = partial(_ofrep, client_side_only=client_side_only), client_side_only
@@ -144,8 +147,8 @@ class Served:
 
     def _heard(self, fingerprint: str, context: Context, now_ms: int) -> bytes:
         streams = self._streams
-        member = streams.member(self.configuration, self._place, fingerprint, context, streams.slot(now_ms))
-        return b',"eventStreams":' + orjson.dumps(member) if member else b""
+        token = streams.token(self.configuration, fingerprint, context, streams.slot(now_ms))
+        return b"" if token is None else b"%b%b%b" % (self._heard_head, token.encode(), self._heard_tail)
 
     def _first(self, route: Route) -> tuple[Sequence[bytes], Repeated]:
         """Return the pieces of the flags that answer everybody alike, as one, and what they count as."""
