@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.protocol.keys import Kind
+from relay.serve.hot_lane import HotProtocol
+from relay.serve.http_limits import LimitedProtocol
 from relay.serve.request_head import LEFT, LONGEST, READ
 from relay.serve.server import HttpServer
 from relay.settings import Limits, Serve
@@ -416,3 +418,41 @@ async def test_the_answer_is_what_the_client_reads(both: TwoWays) -> None:
         "key": "beta", "value": True, "variant": "on", "reason": "STATIC", "metadata": {}
     }  # fmt: skip
     await line.close()
+
+
+async def test_the_date_is_the_servers(both: TwoWays) -> None:
+    """The server's own fields are taken anew whenever uvicorn makes another list of them, which it does each second."""
+    line = both.hot.connection()
+    request = both.request(*ROUTES["single"])
+    await line.send(request)
+    both.hot.state.default_headers = [(b"date", b"Sat, 28 Nov 2026 12:00:01 GMT"), (b"x-more", b"a")]
+    await line.send(request)
+    assert line.transport.written.count(b"12:00:00 GMT\r\ncontent") == 1
+    assert line.transport.written.count(b"12:00:01 GMT\r\nx-more: a\r\ncontent") == 1
+    await line.close()
+    async with served(both.hot) as server:
+        state = server._server.server_state
+        before = state.default_headers
+        await server._server.on_tick(0)
+        assert state.default_headers is not before
+        assert [name for name, _ in state.default_headers] == [b"date"]
+
+
+async def test_who_is_given_no_lane_has_none(both: TwoWays) -> None:
+    """The upstream and the admin listener answer everything through their app."""
+    for way, expected in zip(both.ways, (HotProtocol, LimitedProtocol), strict=True):
+        async with served(way) as server, peer_of(server) as peer:
+            await peer.send(SENTINEL)
+            await peer.answers(1)
+            connection: Any
+            (connection,) = server._server.server_state.connections
+            assert type(connection) is expected
+            # What the lane looks at of its connection beside what test_server.py names.
+            assert connection.flow.write_paused is False
+
+
+@pytest.mark.parametrize("caller", ["relay/serve/admin.py", "upstream/process.py"])
+def test_the_other_listeners_ask_for_no_lane(caller: str) -> None:
+    """They stay on the plain protocol."""
+    assert "HttpServer" in Path("relay/serve/admin.py").read_text()
+    assert "lane" not in Path(caller).read_text()
