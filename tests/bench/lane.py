@@ -17,7 +17,7 @@ from tests.bench.measure import SERVER_CORE, Figures, Nginx, missing, pin, post_
 from tests.faults.pair import Pair
 from tests.stack import until
 
-ROUNDS = 3
+ROUNDS = 5
 SECONDS = 2
 FLAGS = 350
 BULK = "/ofrep/v1/evaluate/flags"

@@ -446,9 +446,9 @@ async def test_who_is_given_no_lane_has_none(both: TwoWays) -> None:
             await peer.answers(1)
             connection: Any
             (connection,) = server._server.server_state.connections
-            assert type(connection) is expected
             # What the lane looks at of its connection beside what test_server.py names.
             assert connection.flow.write_paused is False
+            assert type(connection) is expected
 
 
 @pytest.mark.parametrize("caller", ["relay/serve/admin.py", "upstream/process.py"])

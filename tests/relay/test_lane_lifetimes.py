@@ -286,7 +286,11 @@ def change(both: TwoWays, step: str, number: int, key: str) -> None:
         if step == "kill":
             way.world.store.force_off(way.world.ref.id, frozenset({key} if number else ()))
         else:
-            held = ({}, way.world.credentials(), way.world.credentials(**expiring(START_MS + 6_000)))
+            held: tuple[dict[str, bytes], ...] = (
+                {},
+                way.world.credentials(),
+                way.world.credentials(**expiring(START_MS + 6_000)),
+            )
             way.world.commit(credentials=held[number % 3])
 
 
