@@ -111,12 +111,14 @@ class Program:
         self, context: dict[str, Any], now_ms: int, *, client_side_only: bool = False
     ) -> list[Evaluation]:
         """Evaluate the flags whose answer the context or time may change, in the order of `layout().moving`."""
-        run, reference = _Run(self, context, now_ms), Run(self.environment, context, now_ms)
+        run = _Run(self, context, now_ms)
         unit, raw = run.unit, run.raw
+        reference: Run | None = None
         answers: list[Evaluation] = []
         for chunk in self._chunks(client_side_only=client_side_only):
             try:
                 if chunk.function is None:
+                    reference = reference or Run(self.environment, context, now_ms)
                     answers += [reference.flag(flag) for flag in chunk.moving]
                 else:
                     answers += chunk.function(context, unit, raw, now_ms, run)

@@ -30,7 +30,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # An id names the process by a random part and the request by a count: unique at a tenth of a UUID's price.
-REQUEST_ID_PREFIX: Final = f"{secrets.token_hex(4)}-"
+PROCESS: Final = secrets.token_hex(4)
 request_count = itertools.count(1)
 
 DEFAULT_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
@@ -119,7 +119,7 @@ def _request_id(scope: Scope) -> str:
     if found is None:
         given = header(scope, b"x-request-id")
         is_usable = given is not None and _REQUEST_ID.fullmatch(given)
-        found = given.decode() if given and is_usable else f"{REQUEST_ID_PREFIX}{next(request_count):x}"
+        found = given.decode() if given and is_usable else f"{PROCESS}-{next(request_count):x}"
         state["request_id"] = found
     return str(found)
 

@@ -238,8 +238,10 @@ class Lane:
             self._let_go(served.configuration.ref.id)
 
     def _swapped(self, swap: Swap) -> None:
-        """Hold nothing of the configuration that was in use until now."""
+        """Hold nothing of the configuration that was in use until now; a key that is never used again would keep it."""
         self._kept.clear()
+        for target in (*self._targets.values(), *(target for _, target in self._heads.values())):
+            target.seen = target.served = None
         if swap.before is None:
             return
         held = self._environments.get(swap.before.ref.id)

@@ -17,7 +17,7 @@ from relay.engine.model import Evaluation, Flag
 from relay.serve.answers import Context, native
 from relay.serve.etags import EtagBase, etag_base, etag_of
 from relay.serve.event_streams import EventStreams
-from relay.serve.guard import DEFAULT_HEADERS, REQUEST_ID_PREFIX
+from relay.serve.guard import DEFAULT_HEADERS, PROCESS
 from relay.serve.ofrep import describe
 from relay.serve.prepared import NOTHING, Pieces, Prepared, Repeated
 from relay.serve.relevance import is_visible
@@ -25,7 +25,7 @@ from relay.serve.request_head import Route
 from relay.sync.configuration import Configuration
 
 _DEFAULTS: Final = b"".join(b"%b: %b\r\n" % field for field in DEFAULT_HEADERS)
-_LAST: Final = _DEFAULTS + b"x-request-id: " + REQUEST_ID_PREFIX.encode()
+_LAST: Final = _DEFAULTS + b"x-request-id: %b-" % PROCESS.encode()
 _NEVER_MS: Final = 1 << 63
 
 

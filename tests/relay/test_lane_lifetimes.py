@@ -1,6 +1,7 @@
 """How long the hot lane remembers, and what it counts: never a moment longer, never one more or less."""
 
 import asyncio
+import gc
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from relay.protocol.hashing import canonical
 from relay.protocol.keys import Kind
 from relay.serve import prepared
 from relay.serve.guard import DEFAULT_HEADERS
+from relay.serve.served import Served
 from tests.relay.objects import SPLIT, Json, credential, flag, ramp, reference
 from tests.relay.two_ways import ROUTES, START_MS, TwoWays, Way, expiring, flags, two_ways
 
@@ -41,6 +43,20 @@ async def test_a_new_revision_is_answered_at_once(both: TwoWays) -> None:
         for request in requests:
             assert (b'"beta"' in (await often(both, request)).body) or not enabled
     await both.same_counts()
+
+
+async def test_a_replaced_configuration_is_let_go_of(both: TwoWays) -> None:
+    """Nothing in the lane refers to it any more, also when its keys and heads are never seen again."""
+    line = both.hot.connection()
+    for route in ROUTES.values():
+        for _ in range(3):
+            await line.send(both.request(*route))
+    await line.close()
+    configuration = both.hot.world.configuration()
+    assert any(isinstance(each, Served) for each in gc.get_referrers(configuration))
+    both.hot.world.commit({"beta": flag(id="id-beta")})
+    gc.collect()
+    assert [each for each in gc.get_referrers(configuration) if isinstance(each, Served)] == []
 
 
 async def test_a_flag_that_is_forced_off(both: TwoWays) -> None:
