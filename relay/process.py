@@ -87,7 +87,7 @@ class Relay:
         self._settings = settings
         self._clock = clock
         self._spool = held.spool
-        self._heartbeat = Heartbeat(clock)
+        self._heartbeat = Heartbeat(clock, metrics.loop_lag.observe)
         self._supervisor = Supervisor(clock, metrics.task_failures.add)
         self._counters = Counters(held.spool, settings.events, clock)
         self._services = serve_with(
@@ -134,6 +134,8 @@ class Relay:
             streams=self._services.streams,
             server=self.server,
             spool=held.spool,
+            counters=self._counters,
+            file=self._file,
             follower=self._follower,
             kills=self._kills,
             drain=self.drain,
@@ -246,6 +248,7 @@ async def run(settings: RelaySettings) -> None:
         BadSettings: something that the settings name cannot be used.
     """
     clock, metrics, key = SystemClock(), RelayMetrics(), relay_key(settings)
+    metrics.watch_process()
     held = await hold(settings, clock, metrics)
     relay = Relay(settings, key, held, metrics, clock)
     relay.drain.own_signals()
