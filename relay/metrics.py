@@ -240,6 +240,9 @@ class RelayMetrics(Collector):
         )
         self.loop_lag_last = Gauge(name("loop_lag_last_seconds"), "How late the event loop last came round.")
         self.loop_lag_max = Gauge(name("loop_lag_max_seconds"), "Its longest delay of the last one to two minutes.")
+        self.telemetry_exports = Tally(
+            name("telemetry_exports"), "Exports to the OpenTelemetry receiver.", ("signal", "outcome")
+        )
         self.threads = Gauge(name("threads"), "Threads of the process.")
         self.memory_limit = Gauge(
             name("memory_limit_bytes"), "Memory that the container may use, where it has a limit."

@@ -31,6 +31,7 @@ from relay.protocol.sse import SseEvent
 from relay.sync.backoff import Backoff
 from relay.sync.collector import collector_paused
 from relay.sync.store import Store
+from relay.telemetry import NO_TRACING, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,15 @@ class Inbox:
         stats: counters.
     """
 
-    def __init__(self, store: Store, clock: Clock, backoff: Backoff, fraction: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        backoff: Backoff,
+        fraction: Callable[[], float],
+        tracing: Tracing = NO_TRACING,
+    ) -> None:
+        self._tracing = tracing
         self.first_sync = asyncio.Event()
         self.refusals: dict[str | None, Refusal] = {}
         self.stats = FollowStats()
@@ -162,8 +171,10 @@ class Inbox:
             self.stats.ignored += 1
             return False
         objects = len(message.state.flags) + len(message.state.segments) if isinstance(message, Snapshot) else 0
-        with collector_paused(objects):
+        kind = "snapshot" if is_snapshot else "change"
+        with collector_paused(objects), self._tracing.span("apply configuration", {"halyard.message": kind}) as span:
             outcome = await _in_steps(self._store.apply_steps(message))
+            span.note("halyard.outcome", type(outcome).__name__.lower())
         match outcome:
             case Applied():
                 self.stats.applied += 1

@@ -18,7 +18,7 @@ Schema = dict[str, Any]
 # Set by the chart, or a secret.
 OWNED: dict[str, tuple[str, ...]] = {
     "relay": ("upstream.url", "upstream.key", "upstream.key_file", "serve.host", "serve.port", "admin.host",
-              "admin.port", "data.dir"),
+              "admin.port", "data.dir", "otel.headers", "otel.headers_file"),
     "upstream": ("serve.host", "serve.port", "data.dir", "auth.signing_key", "auth.signing_key_file",
                  "database.url", "database.url_file", "redis.url", "redis.url_file"),
 }  # fmt: skip
