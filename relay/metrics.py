@@ -39,6 +39,10 @@ class Tally:
             labels = ("other",) * len(self.labels)
         counts[labels] = counts.get(labels, 0) + n
 
+    def begin(self, *labels: str) -> None:
+        """Show these label values from now on, at 0: Prometheus sees no increase in a series that begins at 1."""
+        self.add(*labels, n=0)
+
     def value(self, *labels: str) -> float:
         """Return what was counted under these label values."""
         return self._counts.get(labels, 0)

@@ -79,6 +79,7 @@ async def test_status_and_metrics_tell_of_the_parts(tmp_path: Path) -> None:
         assert "halyard_relay_spool_bytes 0.0" in text
         assert "halyard_relay_loop_lag_seconds_count" in text
         assert "halyard_relay_ready 0.0" in text
+        assert 'halyard_relay_task_failures_total{task="follower"} 0.0' in text
         assert "halyard_relay_spool_writable 1.0" in text
         assert "halyard_relay_connections_limit 20000.0" in text
         assert f'halyard_relay_build_info{{python="{platform.python_version()}",version="{VERSION}"}} 1.0' in text
