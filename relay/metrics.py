@@ -240,7 +240,11 @@ class RelayMetrics(Collector):
         """Declare what tells of the process itself."""
         self.task_failures = Tally(name("task_failures"), "Background tasks that raised and were restarted.", ("task",))
         self.loop_lag = Distribution(
-            name("loop_lag_seconds"), "How late the event loop came round, measured 50 times a second.", LAG_BUCKETS_S
+            name("loop_lag_seconds"),
+            "How late the event loop came round, 50 times a second while anybody is connected.",
+            LAG_BUCKETS_S,
+            "How late the event loop came round, 50 times a second while anybody is connected.",
+            LAG_BUCKETS_S,
         )
         self.loop_lag_last = Gauge(name("loop_lag_last_seconds"), "How late the event loop last came round.")
         self.loop_lag_max = Gauge(name("loop_lag_max_seconds"), "Its longest delay of the last one to two minutes.")

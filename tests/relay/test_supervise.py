@@ -129,6 +129,22 @@ async def test_heartbeat_tells_a_turning_loop_from_a_stuck_one() -> None:
     assert not heartbeat.alive
 
 
+async def test_an_idle_process_is_not_woken_for_nothing() -> None:
+    """While nobody is connected the heart beats twice a second, and faster from the next beat on that finds one."""
+    clock = FakeClock()
+    somebody: list[str] = []
+    heartbeat, supervisor = Heartbeat(clock, is_needed=lambda: bool(somebody)), Supervisor(clock)
+    supervisor.start("heartbeat", heartbeat.run)
+    await clock.advance(10)
+    assert len(clock.slept) == 21
+    somebody.append("a client")
+    await clock.advance(0.5)
+    clock.slept.clear()
+    await clock.advance(1.01)
+    assert len(clock.slept) == 50
+    await supervisor.stop()
+
+
 class LateClock(FakeClock):
     """A clock on which every sleep takes longer than was asked for, as on a loop that is busy."""
 
