@@ -86,24 +86,32 @@ class Gauge:
 
 
 class OwnedCount:
-    """A counter without labels that its owner keeps, and that is read when somebody looks."""
+    """A counter that its owner keeps, and that is read when somebody looks. Its owner bounds what labels there are."""
 
-    def __init__(self, name: str, documentation: str) -> None:
+    def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
         self.name = name
         self.documentation = documentation
-        self._read: Callable[[], float] = float
+        self.labels = tuple(labels)
+        self._read: Callable[[], Reading] = lambda: {} if labels else {(): 0}
 
     def read_from(self, read: Callable[[], float]) -> None:
         """Name the owner of the count. `read` may be called from another thread."""
+        self._read = lambda: {(): read()}
+
+    def read_each_from(self, read: Callable[[], Reading]) -> None:
+        """Name the owner of a count with labels. `read` may be called from another thread."""
         self._read = read
 
     def total(self) -> float:
-        """Return the count."""
-        return self._read()
+        """Return the count, over all labels."""
+        return sum(self._read().values())
 
     def family(self) -> Metric:
         """Return what a scrape shows."""
-        return CounterMetricFamily(self.name, self.documentation, value=self._read())
+        family = CounterMetricFamily(self.name, self.documentation, labels=self.labels)
+        for labels, count in sorted(self._read().items()):
+            family.add_metric(labels, count)
+        return family
 
 
 class Distribution:
@@ -198,7 +206,11 @@ class RelayMetrics(Collector):
         self.refusals = Gauge(
             name("config_refusals"), "Configurations that are refused now, and served in an older revision."
         )
-        self.resyncs = OwnedCount(name("config_resyncs"), "Whole snapshots asked for because something did not fit.")
+        self.resyncs = OwnedCount(
+            name("config_resyncs"),
+            "Whole snapshots asked for: missing, another epoch, a gap, a hash that differs, or a race.",
+            ("cause",),
+        )
         self.listener_failures = OwnedCount(
             name("config_listener_failures"), "Parts of this process that failed when they were told of a change."
         )
@@ -241,8 +253,6 @@ class RelayMetrics(Collector):
         self.task_failures = Tally(name("task_failures"), "Background tasks that raised and were restarted.", ("task",))
         self.loop_lag = Distribution(
             name("loop_lag_seconds"),
-            "How late the event loop came round, 50 times a second while anybody is connected.",
-            LAG_BUCKETS_S,
             "How late the event loop came round, 50 times a second while anybody is connected.",
             LAG_BUCKETS_S,
         )

@@ -16,7 +16,7 @@ from relay.events.counters import Counters
 from relay.events.spool import Spool, SpoolStats
 from relay.heartbeat import Heartbeat
 from relay.metrics import RelayMetrics
-from relay.protocol.changes import EnvironmentRef
+from relay.protocol.changes import Cause, EnvironmentRef
 from relay.serve.broadcast import Broadcast
 from relay.serve.health import Health, readiness
 from relay.serve.server import HttpServer
@@ -140,7 +140,9 @@ class Report:
         metrics.gaps.read_from(GapBook(store).counts)
         metrics.refused_configs.read_from(lambda: follower.stats.refused)
         metrics.refusals.read_value_from(lambda: len(follower.refusals))
-        metrics.resyncs.read_from(lambda: follower.stats.resyncs)
+        metrics.resyncs.read_each_from(
+            lambda: {(cause,): follower.stats.resync_causes[cause] for cause in map(str, Cause)}
+        )
         metrics.listener_failures.read_from(lambda: store.listener_failures)
         metrics.connects.read_from(lambda: follower.stats.connections)
         metrics.upstream_connected.read_value_from(lambda: float(follower.connected))

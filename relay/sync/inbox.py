@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from relay.clock import Clock, parse_rfc3339_ms
@@ -74,6 +74,7 @@ class FollowStats:
     ignored: int = 0
     resyncs: int = 0
     refused: int = 0
+    resync_causes: Counter[str] = field(default_factory=Counter)
 
 
 class Inbox:
@@ -144,7 +145,8 @@ class Inbox:
         progress = False
         match message:
             case Snapshot() | ChangeSet():
-                progress = await self._apply(message)
+                with self._tracing.span("apply configuration", {"halyard.message": event.event}):
+                    progress = await self._apply(message)
             case Bookmark():
                 progress = self._compare(message)
             case Environments():
@@ -171,10 +173,8 @@ class Inbox:
             self.stats.ignored += 1
             return False
         objects = len(message.state.flags) + len(message.state.segments) if isinstance(message, Snapshot) else 0
-        kind = "snapshot" if is_snapshot else "change"
-        with collector_paused(objects), self._tracing.span("apply configuration", {"halyard.message": kind}) as span:
+        with collector_paused(objects):
             outcome = await _in_steps(self._store.apply_steps(message))
-            span.note("halyard.outcome", type(outcome).__name__.lower())
         match outcome:
             case Applied():
                 self.stats.applied += 1
@@ -228,6 +228,7 @@ class Inbox:
         if not needs:
             return
         self.stats.resyncs += len(needs)
+        self.stats.resync_causes.update(each.cause for each in needs.values())
         self._wanted.update(needs)
         environment_id, need = next(iter(needs.items()))
         raise StreamEnded(f"out of step in {len(needs)} environments, first {environment_id}: {need.reason}")

@@ -18,8 +18,7 @@ def rows(service: str) -> Iterator[Row]:
     ours: set[str] = set()
     for member in vars(metrics).values():
         if isinstance(member, Tally | OwnedCount):
-            labels = member.labels if isinstance(member, Tally) else ()
-            yield f"{member.name}_total", "counter", ", ".join(labels), member.documentation
+            yield f"{member.name}_total", "counter", ", ".join(member.labels), member.documentation
         elif isinstance(member, Gauge):
             yield member.name, "gauge", ", ".join(member.labels), member.documentation
         elif isinstance(member, Distribution):

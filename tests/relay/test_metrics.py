@@ -29,13 +29,15 @@ def test_counts_gauges_and_histograms_are_shown() -> None:
     metrics.requests.add("ofrep", "200", n=2)
     metrics.spool_bytes.read_value_from(lambda: 17)
     metrics.config_revision.read_from(lambda: {("demo/production",): 4})
-    metrics.resyncs.read_from(lambda: 5)
+    metrics.connects.read_from(lambda: 5)
+    metrics.resyncs.read_each_from(lambda: {("gap",): 2})
     metrics.change_latency.observe(0.02, n=3)
     found = samples(metrics)
     assert found["halyard_relay_requests_total{route=ofrep,status=200}"] == 3
     assert found["halyard_relay_spool_bytes{}"] == 17
     assert found["halyard_relay_config_revision{environment=demo/production}"] == 4
-    assert found["halyard_relay_config_resyncs_total{}"] == 5
+    assert found["halyard_relay_upstream_connects_total{}"] == 5
+    assert found["halyard_relay_config_resyncs_total{cause=gap}"] == 2
     assert found["halyard_relay_change_latency_seconds_bucket{le=0.025}"] == 3
     assert found["halyard_relay_change_latency_seconds_bucket{le=0.01}"] == 0
     assert found["halyard_relay_change_latency_seconds_bucket{le=+Inf}"] == 3

@@ -137,7 +137,7 @@ async def test_what_goes_upstream_carries_the_trace(tmp_path: Path) -> None:
 
 
 async def test_applying_a_configuration_is_a_span() -> None:
-    """With what kind of message it was and what came of it."""
+    """With what kind of message it was."""
     async with receiver() as here:
         telemetry = exporting(RelayMetrics(), endpoint=here.url, metrics=False)
         clock = FakeClock()
@@ -147,8 +147,8 @@ async def test_applying_a_configuration_is_a_span() -> None:
             await inbox.take(event)
         await stop(telemetry)
         assert [attributes(span) for span in here.spans if span.name == "apply configuration"] == [
-            {"halyard.message": "snapshot", "halyard.outcome": "applied"},
-            {"halyard.message": "change", "halyard.outcome": "applied"},
+            {"halyard.message": "snapshot"},
+            {"halyard.message": "changes"},
         ]
 
 
