@@ -251,12 +251,12 @@ class RelayMetrics(Collector):
     def _add_process(self, name: Callable[[str], str]) -> None:
         """Declare what tells of the process itself."""
         self.task_failures = Tally(name("task_failures"), "Background tasks that raised and were restarted.", ("task",))
-        self.loop_lag = Distribution(
-            name("loop_lag_seconds"),
+        self.loop_delay = Distribution(
+            name("loop_delay_seconds"),
             "How late the event loop came round, 50 times a second while anybody is connected.",
             LAG_BUCKETS_S,
         )
-        self.loop_lag_last = Gauge(name("loop_lag_last_seconds"), "How late the event loop last came round.")
+        self.loop_lag = Gauge(name("loop_lag_seconds"), "How late the event loop last came round.")
         self.loop_lag_max = Gauge(name("loop_lag_max_seconds"), "Its longest delay of the last one to two minutes.")
         self.telemetry_exports = Tally(
             name("telemetry_exports"), "Exports to the OpenTelemetry receiver.", ("signal", "outcome")
@@ -278,7 +278,11 @@ class RelayMetrics(Collector):
             if isinstance(member, Tally | Gauge | OwnedCount | Distribution):
                 yield member.family()
 
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+    def exposition(self) -> bytes:
+        """Return the text format of Prometheus."""
+        return self.exposition_for("")[0]
+
+    def exposition_for(self, accept: str) -> tuple[bytes, str]:
         """Return what a scrape gets, and its media type: OpenMetrics for whoever accepts it, else Prometheus' text."""
         encode, media_type = choose_encoder(accept)
         return encode(self.registry), media_type

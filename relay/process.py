@@ -98,7 +98,7 @@ class Relay:
         self._settings = settings
         self._clock = clock
         self._spool = held.spool
-        self._heartbeat = Heartbeat(clock, metrics.loop_lag.observe, lambda: self.server.connections > 0)
+        self._heartbeat = Heartbeat(clock, metrics.loop_delay.observe, lambda: self.server.connections > 0)
         self._supervisor = Supervisor(clock, metrics.task_failures.add, metrics.task_failures.begin)
         self._counters = Counters(held.spool, settings.events, clock)
         self._services = serve_with(

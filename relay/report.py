@@ -47,7 +47,7 @@ def environment_name(ref: EnvironmentRef) -> str:
 
 def wire_process(metrics: RelayMetrics, heartbeat: Heartbeat) -> None:
     """Let what the process and its machine tell be shown."""
-    metrics.loop_lag_last.read_value_from(lambda: heartbeat.lag_s)
+    metrics.loop_lag.read_value_from(lambda: heartbeat.lag_s)
     metrics.loop_lag_max.read_value_from(lambda: heartbeat.longest_lag_s)
     metrics.threads.read_from(machine.threads)
     metrics.memory_limit.read_from(machine.memory_limit)

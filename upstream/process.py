@@ -69,7 +69,7 @@ class Upstream:
         self._database = database
         self._clock = clock
         self._metrics = RelayMetrics("upstream")
-        self._heartbeat = Heartbeat(clock, self._metrics.loop_lag.observe, lambda: self.server.connections > 0)
+        self._heartbeat = Heartbeat(clock, self._metrics.loop_delay.observe, lambda: self.server.connections > 0)
         self._supervisor = Supervisor(clock, self._metrics.task_failures.add, self._metrics.task_failures.begin)
         notifier = Notifier()
         self._redis_wakes = _redis_wakes(settings, notifier, clock)

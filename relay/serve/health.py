@@ -188,7 +188,7 @@ def health_routes(health: Health, *, with_metrics: bool = True) -> list[BaseRout
         return _json(200, status(health))
 
     def metrics(request: Request) -> Response:
-        body, media_type = health.metrics.exposition(request.headers.get("accept", ""))
+        body, media_type = health.metrics.exposition_for(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": media_type})
 
     probes: dict[str, Callable[[Request], Response]] = {

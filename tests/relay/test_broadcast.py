@@ -65,7 +65,7 @@ async def test_counts_and_metrics_know_every_kind(world: World) -> None:
     follower = world.connect("/api/v2/stream", key=Kind.RELAY)
     await settle()
     assert world.services.streams.counts() == {"client": 2, "change": 1}
-    assert 'halyard_relay_streams_open{kind="client"} 2.0' in world.metrics.exposition()[0].decode()
+    assert 'halyard_relay_streams_open{kind="client"} 2.0' in world.metrics.exposition().decode()
     assert world.metrics.streams_opened.value("change") == 1
     await leave([*clients, follower])
     assert world.services.streams.counts() == {}

@@ -15,7 +15,7 @@ from relay.metrics import MAX_SERIES, Distribution, Gauge, RelayMetrics, Tally
 def samples(metrics: RelayMetrics) -> dict[str, float]:
     """Return every sample of the exposition as `name{label=value}` -> number."""
     found = {}
-    for family in text_string_to_metric_families(metrics.exposition()[0].decode()):
+    for family in text_string_to_metric_families(metrics.exposition().decode()):
         for sample in family.samples:
             labels = ",".join(f"{name}={value}" for name, value in sample.labels.items())
             found[f"{sample.name}{{{labels}}}"] = sample.value
@@ -117,10 +117,10 @@ def test_a_scrape_gets_the_format_that_it_asks_for() -> None:
     """Prometheus' text unless OpenMetrics is accepted; both can be read by a parser of their own."""
     metrics = RelayMetrics()
     metrics.requests.add("ofrep", "200")
-    text, media_type = metrics.exposition()
+    text, media_type = metrics.exposition_for("")
     assert media_type.startswith("text/plain; version=0.0.4")
     assert list(text_string_to_metric_families(text.decode()))
-    text, media_type = metrics.exposition("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+    text, media_type = metrics.exposition_for("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
     assert media_type.startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith(b"# EOF\n")
     assert list(parse_open_metrics(text.decode()))  # type: ignore[no-untyped-call]
@@ -147,7 +147,7 @@ async def test_a_scrape_may_come_from_another_thread() -> None:
     def scrape() -> int:
         scrapes = 0
         while not is_done.is_set():
-            assert metrics.exposition()[0]
+            assert metrics.exposition()
             scrapes += 1
         return scrapes
 

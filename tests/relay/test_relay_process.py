@@ -77,7 +77,7 @@ async def test_status_and_metrics_tell_of_the_parts(tmp_path: Path) -> None:
             text = await answer.text()
         assert "halyard_relay_upstream_connected 0.0" in text
         assert "halyard_relay_spool_bytes 0.0" in text
-        assert "halyard_relay_loop_lag_seconds_count" in text
+        assert "halyard_relay_loop_delay_seconds_count" in text
         assert "halyard_relay_ready 0.0" in text
         assert 'halyard_relay_task_failures_total{task="follower"} 0.0' in text
         assert "halyard_relay_spool_writable 1.0" in text
