@@ -40,6 +40,11 @@ class Sink(Protocol):
 class Teller(Protocol):
     """Keeps count of its own between two flushes; it says `begin` before the first count after each `take`."""
 
+    @property
+    def rows(self) -> int:
+        """How many distinct counts it keeps. May be asked from another thread."""
+        ...
+
     def take(self) -> Iterable[tuple[Key, int]]:
         """Hand over what was counted since the last time. Counts nothing twice, whatever becomes of the flush."""
         ...
@@ -96,6 +101,11 @@ class Counters:
         """Flush early if a teller may come to need so many rows."""
         if rows >= self._max_rows // 2:
             self._is_crowded.set()
+
+    @property
+    def rows(self) -> int:
+        """How many distinct counts wait. May be asked from another thread."""
+        return len(self._rows) + len(self._held) + sum(teller.rows for teller in self._tellers.copy())
 
     async def run(self) -> None:
         """Flush for ever: every `flush_s`, at every full minute, and early when rows become scarce."""

@@ -140,6 +140,11 @@ class Prepared:
     def __len__(self) -> int:
         return len(self._flags)
 
+    @property
+    def rows(self) -> int:
+        """How many answers have a count; see `relay.events.counters.Teller`."""
+        return len(self.single.each) + len(self.bulk.each)
+
     def pieces(self, shape: object, write: Write[T], *, of_one_revision: bool = False) -> Pieces[T]:
         """Return the pieces of one shape. `write` makes what is lacking, and is the same whenever the shape is."""
         found = self._pieces.get(shape)
