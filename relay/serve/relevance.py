@@ -32,8 +32,8 @@ def touched_flags(before: Environment, after: Environment) -> frozenset[str]:
         touched |= {
             key
             for environment in (before, after)
-            for key, flag in environment.flags.items()
-            if any(not segments.isdisjoint(rule.needs.segments) for rule in flag.rules)
+            for key, named in environment.segmented.items()
+            if not segments.isdisjoint(named)
         }
     return _with_dependents(touched, (before, after))
 

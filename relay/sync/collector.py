@@ -9,7 +9,16 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from relay.protocol.changes import ChangeSet, Snapshot
+
 _MANY_OBJECTS = 1_000
+
+
+def size_of(message: Snapshot | ChangeSet) -> int:
+    """Return how many flags and segments a message brings."""
+    if isinstance(message, Snapshot):
+        return len(message.state.flags) + len(message.state.segments)
+    return len(message.upsert_flags) + len(message.upsert_segments)
 
 
 @contextmanager

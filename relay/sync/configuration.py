@@ -16,7 +16,7 @@ from relay.clock import parse_rfc3339_ms
 from relay.engine.environment import amend, assemble
 from relay.engine.model import Environment, Flag
 from relay.engine.parse import parse_flag, parse_segment
-from relay.engine.program import Program, build, compile_steps
+from relay.engine.program import Program, build, build_steps, compile_steps
 from relay.protocol.fields import Fields
 from relay.protocol.hashing import diff_objects
 from relay.protocol.keys import Kind
@@ -106,7 +106,7 @@ def configure(
     for batch in more:
         yield
         environment = amend(environment, revision=state.revision, upsert_flags=batch)
-    program = build(environment, None if before is None else before.program)
+    program = yield from build_steps(environment, None if before is None else before.program)
     if ahead:
         yield from compile_steps(program)
     secrets = _object(state.secrets)

@@ -8,9 +8,8 @@ good configuration and every other environment go on (I8).
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from relay.clock import Clock, parse_rfc3339_ms
 from relay.protocol.changes import (
@@ -29,14 +28,14 @@ from relay.protocol.decode import BadMessage, decode_steps
 from relay.protocol.resume import token_of
 from relay.protocol.sse import SseEvent
 from relay.sync.backoff import Backoff
-from relay.sync.collector import collector_paused
+from relay.sync.collector import collector_paused, size_of
+from relay.sync.leftovers import leftovers, let_go
+from relay.sync.slices import in_slices
 from relay.sync.store import Store
 
 log = logging.getLogger(__name__)
 
 _CLOCKS_COMPARED = 8
-
-_Result = TypeVar("_Result")
 
 
 class StreamEnded(Exception):
@@ -128,7 +127,7 @@ class Inbox:
         """
         try:
             # Looking at a snapshot of 10,000 flags takes a second; the loop must turn meanwhile.
-            message = await _in_steps(decode_steps(event.event, event.lines))
+            message = await in_slices(decode_steps(event.event, event.lines))
         except BadMessage as error:
             self._refuse(error.environment_id, error.path, error.reason)
             return False
@@ -139,7 +138,7 @@ class Inbox:
             case Bookmark():
                 progress = self._compare(message)
             case Environments():
-                self._cover(message)
+                await self._cover(message)
             case Goodbye():
                 wait_s = min(message.retry_ms / 1000, self._backoff.max_s)
                 raise StreamEnded(f"upstream said goodbye ({message.reason[:32]!r})", wait_s)
@@ -161,9 +160,8 @@ class Inbox:
             # A snapshot is needed first, and it will hold this, too.
             self.stats.ignored += 1
             return False
-        objects = len(message.state.flags) + len(message.state.segments) if isinstance(message, Snapshot) else 0
-        with collector_paused(objects):
-            outcome = await _in_steps(self._store.apply_steps(message))
+        with collector_paused(size_of(message)):
+            outcome = await in_slices(self._store.apply_steps(message))
         match outcome:
             case Applied():
                 self.stats.applied += 1
@@ -194,7 +192,8 @@ class Inbox:
             now_ms = parse_rfc3339_ms(bookmark.at) + round(bookmark.age_s * 1000)
             self._authority_clock.append((now_ms, self._clock.monotonic()))
 
-    def _cover(self, environments: Environments) -> None:
+    async def _cover(self, environments: Environments) -> None:
+        before = self._store.configurations
         self._store.cover(environments)
         self._covered = self._store.covered or frozenset()
         self._confirmed &= self._covered
@@ -202,6 +201,10 @@ class Inbox:
         for gone in self.refusals.keys() - self._covered - {None}:
             del self.refusals[gone]
         self._confirm(())
+        removed = [leftovers(each, None) for key, each in before.items() if key not in self._store.configurations]
+        del before
+        for each in removed:
+            await in_slices(let_go(each))
 
     def _confirm(self, environment_ids: Iterable[str]) -> None:
         self._confirmed.update(environment_ids)
@@ -238,14 +241,3 @@ class Inbox:
         if last is None or (last.path, last.reason) != (path, reason):
             log.warning("environment %s: refused at %s: %s; the last good one stays", environment_id, path, reason)
         return count
-
-
-async def _in_steps(steps: Generator[None, None, _Result]) -> _Result:
-    """Run a generator to its end, letting the event loop turn between its steps."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: _Result = done.value
-            return result
-        await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from relay.clock import Clock
 from relay.engine.parse import InvalidConfig
+from relay.engine.steps import finished
 from relay.protocol.changes import (
     MAX_ENVIRONMENTS,
     Applied,
@@ -23,11 +24,13 @@ from relay.protocol.changes import (
     Refused,
     Snapshot,
     State,
-    apply,
+    apply_steps,
     verify,
 )
 from relay.protocol.fields import BadMessage
+from relay.sync.collector import size_of
 from relay.sync.configuration import Configuration, Credential, configure, force_off, rename
+from relay.sync.leftovers import FEW, leftovers, let_go
 from relay.sync.window import Window
 
 __all__ = ["Configuration", "Credential", "Origin", "Staleness", "Store", "Swap"]
@@ -152,22 +155,19 @@ class Store:
 
     def apply(self, message: Snapshot | ChangeSet, origin: Origin = Origin.UPSTREAM) -> Outcome:
         """Apply a message at once."""
-        steps = self.apply_steps(message, origin)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                outcome: Outcome = done.value
-                return outcome
+        return finished(self.apply_steps(message, origin))
 
     def apply_steps(
         self, message: Snapshot | ChangeSet, origin: Origin = Origin.UPSTREAM
     ) -> Generator[None, None, Outcome]:
-        """Apply a message in steps between which the event loop may turn; only the last one changes anything."""
+        """Apply a message in steps between which the event loop may turn; one of the last makes all of it visible.
+
+        Those after it let go of what was replaced, as freeing 10,000 flags at once takes too long.
+        """
         change = message if isinstance(message, ChangeSet) else None
         environment_id = message.state.ref.id if isinstance(message, Snapshot) else message.environment_id
         before = self._configurations.get(environment_id)
-        outcome = apply(None if before is None else before.state, message)
+        outcome = yield from apply_steps(None if before is None else before.state, message)
         if not isinstance(outcome, Applied):
             return outcome
         if before is None and len(self._configurations) >= self._max_environments:
@@ -183,6 +183,10 @@ class Store:
         self._remember(after, change)
         after = force_off(after, self._forced_off.get(environment_id, frozenset()))
         self._swap(environment_id, Swap(served, after, change))
+        if before is not None and size_of(message) > FEW:
+            replaced = leftovers(before, after)
+            del before, served
+            yield from let_go(replaced)
         return outcome
 
     def force_off(self, environment_id: str, flags: frozenset[str]) -> None:
