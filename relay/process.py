@@ -38,7 +38,7 @@ from relay.serve.services import serve_with
 from relay.settings import RelaySettings, relay_key
 from relay.supervise import Supervisor
 from relay.sync.backoff import Backoff
-from relay.sync.collector import collector_paused
+from relay.sync.collector import collector_paused, give_back
 from relay.sync.follow import Follower, FollowSettings
 from relay.sync.slices import in_slices
 from relay.sync.snapshot_file import SnapshotFile, restore_steps, tenant_of
@@ -149,9 +149,6 @@ class Relay:
     async def start(self) -> None:
         """Serve, with what is there; everything else comes as it comes."""
         await self._kills.restore()
-        # What was loaded until now lives as long as the process; a collection need not look at it.
-        gc.collect()
-        gc.freeze()
         start = self._supervisor.start
         start("heartbeat", self._heartbeat.run)
         start("report", self._report.copy_spool_figures)
@@ -161,6 +158,7 @@ class Relay:
         await self.server.start()
         logger.info("serving", extra={"url": f"http://{self.server.host}:{self.server.port}"})
         await self._restore()
+        give_back()
         start("snapshot file", self._file.run)
         start("counters", self._counters.run)
         start("forwarder", self._forwarder.run)
@@ -250,6 +248,10 @@ async def run(settings: RelaySettings) -> None:
     Raises:
         BadSettings: something that the settings name cannot be used.
     """
+    # What was loaded until now lives as long as the process; a collection need not look at it. Before the sockets are
+    # there, as whoever connects waits for it.
+    gc.collect()
+    gc.freeze()
     clock, metrics, key = SystemClock(), RelayMetrics(), relay_key(settings)
     held = await hold(settings, clock, metrics)
     relay = Relay(settings, key, held, metrics, clock)

@@ -18,6 +18,7 @@ from relay.clock import Clock
 from relay.durable_file import sync_directory, write_synced
 from relay.engine.steps import finished
 from relay.protocol.changes import Applied, Snapshot, State
+from relay.sync.collector import give_back
 from relay.sync.snapshot_format import BadFile, Content, decode_file_steps, encode_file, tenant_of
 from relay.sync.store import Origin, Store, Swap
 
@@ -176,6 +177,8 @@ class SnapshotFile:
         self.kept = _positions(states)
         self.writes += 1
         self.last_error = None
+        # Nothing is left of the message that brought the change, nor of what was just written.
+        give_back()
         return True
 
     def _read(self, path: Path) -> Generator[None, None, bytes]:
