@@ -110,6 +110,10 @@ class Large:
             await asyncio.sleep(1)
         return prober.figures()
 
+    async def fill(self, flags: int) -> None:
+        """Import the project with nobody looking."""
+        await self.manage("POST", "/projects:import", document(flags))
+
     async def import_new(self, flags: int) -> None:
         """Import the project; the relay gets a whole new environment, while it serves another one."""
         body = document(flags)
