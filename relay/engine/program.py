@@ -30,6 +30,11 @@ class Program:
     _single: dict[str, tuple[Flag, Function, bool]] = field(default_factory=dict, repr=False, compare=False)
     _segments: dict[str, tuple[Segment, Function]] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """All chunks."""
+        return (*self.public, *self.private)
+
     def evaluate(self, flag_key: str, context: Any, now_ms: int, *, may_compile: bool = True) -> Evaluation:
         """Evaluate one flag; see `relay.engine.evaluate.evaluate`.
 
@@ -202,7 +207,7 @@ def build_steps(environment: Environment, before: Program | None = None) -> Gene
 
 def compile_steps(program: Program) -> Generator[None]:
     """Compile what answers all flags, in steps of a few milliseconds."""
-    for chunk in (*program.public, *program.private):
+    for chunk in program.chunks:
         if chunk.function is None:
             chunk.compile()
             yield

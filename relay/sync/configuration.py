@@ -22,6 +22,8 @@ from relay.protocol.hashing import diff_objects
 from relay.protocol.keys import Kind
 from relay.protocol.state import ChangeSet, EnvironmentRef, State
 
+INTERPRETED_AT_MOST = 8
+"""Chunks that are served without having been compiled: a small change is served at once, and compiled afterwards."""
 _OBJECTS_PER_STEP = 16
 _FLAGS_PER_AMENDMENT = 1_000
 _KINDS = frozenset(Kind)
@@ -84,7 +86,7 @@ def configure(
         before: what is served now; its parsed objects are used again.
         state: what shall be served.
         change: the change set that leads from one to the other; None after a snapshot, where both are compared.
-        ahead: compile what answers all flags now, rather than when that is first asked for.
+        ahead: compile what answers all flags before it is served, where it is much.
 
     Raises:
         InvalidConfig: a flag or segment cannot be used.
@@ -107,7 +109,7 @@ def configure(
         yield
         environment = amend(environment, revision=state.revision, upsert_flags=batch)
     program = yield from build_steps(environment, None if before is None else before.program)
-    if ahead:
+    if ahead and sum(chunk.function is None for chunk in program.chunks) > INTERPRETED_AT_MOST:
         yield from compile_steps(program)
     secrets = _object(state.secrets)
     return Configuration(
