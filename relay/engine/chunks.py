@@ -83,7 +83,9 @@ def lay_out(
     for chunk in before:
         is_same = id(chunk) not in is_remade
         left = chunk.flags if is_same else _left(chunk, wanted, changed)
-        weight = chunk.weight if is_same else sum(map(weight_of, left))
+        weight = chunk.weight
+        if not is_same:
+            left, weight = _fitting(left, new)
         added = _taken(new, CHUNK - len(left), CHUNK_PARTS - weight)
         if is_same and not added:
             chunks.append(chunk)
@@ -95,6 +97,14 @@ def lay_out(
         chunks.append(Chunk((flag for flag, _ in more), sum(each for _, each in more)))
         yield
     return tuple(chunks)
+
+
+def _fitting(left: tuple[Flag, ...], new: deque[tuple[Flag, int]]) -> tuple[tuple[Flag, ...], int]:
+    """Return as many flags as one function may hold, and their weight; those that have outgrown it become new ones."""
+    weights = list(map(weight_of, left))
+    while len(weights) > 1 and sum(weights) > CHUNK_PARTS:
+        new.append((left[len(weights) - 1], weights.pop()))
+    return left[: len(weights)], sum(weights)
 
 
 def _left(chunk: Chunk, wanted: Mapping[str, Flag], changed: frozenset[str]) -> tuple[Flag, ...]:

@@ -5,6 +5,7 @@ they never exist as dictionaries together. What the message as a whole says is `
 """
 
 from collections.abc import Generator, Sequence
+from typing import Any
 
 from relay.protocol.fields import Fields, load
 from relay.protocol.hashing import EMPTY_HASH, object_hash, shift_hash
@@ -67,24 +68,27 @@ class Slices:
             case "segments":
                 self._objects("segment", self.segments, line)
             case "credentials":
-                fields = self._fields(b'{"credentials":[%b]}' % line.removesuffix(b","))
-                self.credentials.update(fields.identified("credentials"))
+                self.credentials.update(self._alone(b'{"%b":[%b]}', line).identified("credentials"))
             case _:
                 raise self._head.bad("message", "goes on after its end")
 
     def _end(self, opened: bytes, line: bytes) -> None:
-        self.tail = self._fields(self._inside + opened + line)
+        self.tail = Fields(self._load(self._inside + opened + line), environment_id=self._head.environment_id)
         self._section = "end"
 
     def _objects(self, kind: str, taken: dict[str, bytes], line: bytes) -> None:
-        objects = self._fields(b'{"%b":{%b}}' % (self._section.encode(), line.removesuffix(b","))).objects(
-            self._section
-        )
+        objects = self._alone(b'{"%b":{%b}}', line).objects(self._section)
         taken.update(objects)
         # Hashing 10,000 objects at the end would hold the loop for 30 ms.
         added = (object_hash(kind, key, raw) for key, raw in objects.items())
         self.content_hash = shift_hash(self.content_hash, added=added)
 
-    def _fields(self, raw: bytes) -> Fields:
-        environment_id = self._head.environment_id
-        return Fields(load(raw, self._section, environment_id), environment_id=environment_id)
+    def _alone(self, form: bytes, line: bytes) -> Fields:
+        """Parse a line in the member that it belongs to; it must not end that and begin another one."""
+        obj = self._load(form % (self._section.encode(), line.removesuffix(b",")))
+        if len(obj) != 1:
+            raise self._head.bad(self._section, "a line ends amid the objects")
+        return Fields(obj, environment_id=self._head.environment_id)
+
+    def _load(self, raw: bytes) -> Any:
+        return load(raw, self._section, self._head.environment_id)

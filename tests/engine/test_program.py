@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.engine.chunks import CHUNK, CHUNK_PARTS
 from relay.engine.environment import amend
 from relay.engine.evaluate import Run, evaluate, evaluate_all
 from relay.engine.model import AnyOf, Not, Reason, UnknownOperator
 from relay.engine.parse import parse_flag
-from relay.engine.chunks import CHUNK, CHUNK_PARTS
 from relay.engine.program import Program, build, compile_steps
 from relay.engine.source import MAX_PARTS, MAX_RULES, Source, is_compilable
 from tests.engine.build import HALF, OFF, ON, clause, environment, flag, rule, ruled, segment
