@@ -39,8 +39,8 @@ from relay.settings import RelaySettings, relay_key
 from relay.supervise import Supervisor
 from relay.sync.backoff import Backoff
 from relay.sync.collector import collector_paused, give_back
-from relay.sync.compiling import Compiling
 from relay.sync.follow import Follower, FollowSettings
+from relay.sync.settling import Settling
 from relay.sync.slices import in_slices
 from relay.sync.snapshot_file import SnapshotFile, restore_steps, tenant_of
 from relay.sync.store import Store
@@ -161,7 +161,7 @@ class Relay:
         await self._restore()
         give_back()
         start("snapshot file", self._file.run)
-        start("compiling", Compiling(self.store, self._clock).run)
+        start("settling", Settling(self.store, self._clock).run)
         start("counters", self._counters.run)
         start("forwarder", self._forwarder.run)
         start("follower", self._follower.run)

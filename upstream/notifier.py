@@ -126,6 +126,7 @@ class Feed:
         for head in found:
             await self._follow(head, epoch)
         self._confirm(found, epoch)
+        await self._tidy()
 
     async def _follow(self, head: Head, epoch: str) -> None:
         held = self._store.get(head.ref.id)
@@ -182,7 +183,13 @@ class Feed:
     async def _outcome_of(self, message: Snapshot | ChangeSet) -> Outcome:
         # A large one, an import for example, is taken up in slices between which others are served.
         with collector_paused(size_of(message)):
-            return await in_slices(self._store.apply_steps(message))
+            outcome = await in_slices(self._store.apply_steps(message))
+        await self._tidy()
+        return outcome
+
+    async def _tidy(self) -> None:
+        await asyncio.sleep(0)  # for whoever was told of a swap, and lets go of what it replaced as well
+        await in_slices(self._store.tidy_steps())
 
     def _note_refused(self, environment_id: str, refused: Refused) -> None:
         if self.refused.get(environment_id) != refused:

@@ -29,7 +29,6 @@ from relay.protocol.resume import token_of
 from relay.protocol.sse import SseEvent
 from relay.sync.backoff import Backoff
 from relay.sync.collector import collector_paused, size_of
-from relay.sync.leftovers import leftovers, let_go
 from relay.sync.slices import in_slices
 from relay.sync.store import Store
 
@@ -138,7 +137,7 @@ class Inbox:
             case Bookmark():
                 progress = self._compare(message)
             case Environments():
-                await self._cover(message)
+                self._cover(message)
             case Goodbye():
                 wait_s = min(message.retry_ms / 1000, self._backoff.max_s)
                 raise StreamEnded(f"upstream said goodbye ({message.reason[:32]!r})", wait_s)
@@ -192,8 +191,7 @@ class Inbox:
             now_ms = parse_rfc3339_ms(bookmark.at) + round(bookmark.age_s * 1000)
             self._authority_clock.append((now_ms, self._clock.monotonic()))
 
-    async def _cover(self, environments: Environments) -> None:
-        before = self._store.configurations
+    def _cover(self, environments: Environments) -> None:
         self._store.cover(environments)
         self._covered = self._store.covered or frozenset()
         self._confirmed &= self._covered
@@ -201,10 +199,6 @@ class Inbox:
         for gone in self.refusals.keys() - self._covered - {None}:
             del self.refusals[gone]
         self._confirm(())
-        removed = [leftovers(each, None) for key, each in before.items() if key not in self._store.configurations]
-        del before
-        for each in removed:
-            await in_slices(let_go(each))
 
     def _confirm(self, environment_ids: Iterable[str]) -> None:
         self._confirmed.update(environment_ids)

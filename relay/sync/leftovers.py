@@ -33,8 +33,6 @@ def _chunks(configuration: Configuration) -> Iterator[Any]:
 
 def let_go(replaced: list[Any]) -> Generator[None]:
     """Empty the list, pausing (`yield`) after every few objects."""
-    # The first turn is for whoever was told of the swap and lets go of the old configuration, too.
-    yield
     while replaced:
         del replaced[-_PER_STEP:]
         yield

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from relay.clock import Clock
 from relay.engine.parse import InvalidConfig
@@ -108,6 +109,7 @@ class Store:
         self._by_key: dict[str, tuple[str, ...]] = {}
         self._forced_off: dict[str, frozenset[str]] = {}
         self._listeners: list[Listener] = []
+        self._replaced: list[Any] = []
 
     @property
     def configurations(self) -> Mapping[str, Configuration]:
@@ -155,14 +157,16 @@ class Store:
 
     def apply(self, message: Snapshot | ChangeSet, origin: Origin = Origin.UPSTREAM) -> Outcome:
         """Apply a message at once."""
-        return finished(self.apply_steps(message, origin))
+        outcome = finished(self.apply_steps(message, origin))
+        self._replaced.clear()
+        return outcome
 
     def apply_steps(
         self, message: Snapshot | ChangeSet, origin: Origin = Origin.UPSTREAM
     ) -> Generator[None, None, Outcome]:
-        """Apply a message in steps between which the event loop may turn; one of the last makes all of it visible.
+        """Apply a message in steps between which the event loop may turn; only the last one changes anything.
 
-        Those after it let go of what was replaced, as freeing 10,000 flags at once takes too long.
+        What a large one replaced stays in memory until `tidy_steps`.
         """
         change = message if isinstance(message, ChangeSet) else None
         environment_id = message.state.ref.id if isinstance(message, Snapshot) else message.environment_id
@@ -184,10 +188,12 @@ class Store:
         after = force_off(after, self._forced_off.get(environment_id, frozenset()))
         self._swap(environment_id, Swap(served, after, change))
         if before is not None and size_of(message) > FEW:
-            replaced = leftovers(before, after)
-            del before, served
-            yield from let_go(replaced)
+            self._replaced += leftovers(before, after)
         return outcome
+
+    def tidy_steps(self) -> Generator[None]:
+        """Let go of what was replaced or removed, in steps: freeing 10,000 flags at once takes too long."""
+        yield from let_go(self._replaced)
 
     def force_off(self, environment_id: str, flags: frozenset[str]) -> None:
         """Serve exactly these flags of an environment as switched off, whatever its revisions say, until told anew.
@@ -252,6 +258,7 @@ class Store:
         before = self._configurations.get(environment_id)
         if before is not None:
             del self._windows[environment_id]
+            self._replaced += leftovers(before, None)
             self._swap(environment_id, Swap(before, None, None))
 
     def age_s(self) -> float | None:

@@ -11,24 +11,25 @@ from relay.engine.parse import parse_flag
 from relay.engine.program import compile_steps
 from relay.engine.steps import finished
 from relay.protocol.changes import Applied, Environments, Snapshot
-from relay.protocol.encode import Audience, encode_environments, snapshot_lines
+from relay.protocol.encode import Audience, snapshot_lines
 from relay.protocol.sse import SseEvent
 from relay.protocol.state import change_between
 from relay.sync import configuration as configuration_module
 from relay.sync import gaps as gaps_module
 from relay.sync.backoff import Backoff
 from relay.sync.collector import give_back, size_of
-from relay.sync.compiling import PAUSE_S, Compiling
 from relay.sync.configuration import INTERPRETED_AT_MOST
 from relay.sync.gaps import GapBook
 from relay.sync.inbox import Inbox
 from relay.sync.leftovers import FEW, leftovers, let_go
+from relay.sync.settling import PAUSE_S, Settling
 from relay.sync.slices import SLICE_S, in_slices
 from relay.sync.snapshot_file import restore_steps
 from relay.sync.snapshot_format import Content, decode_file, decode_file_steps, encode_file
 from relay.sync.store import Store
 from tests.clocks import FakeClock, settle
 from tests.protocol.build import COMMITTED_AT, environment_ref, flag, state
+from tests.relay.stream_server import until
 
 MANY = {f"flag-{number}": flag() for number in range(400)}
 CHANGED = {key: flag(2) for key in MANY}
@@ -80,7 +81,7 @@ def test_what_is_large_is_compiled_before_it_is_served(store: Store) -> None:
 
 async def test_a_small_change_is_compiled_after_it_is_served(store: Store, clock: FakeClock) -> None:
     """At once it is interpreted; of many changes in a row the last one alone is compiled."""
-    task = asyncio.ensure_future(Compiling(store, clock).run())
+    task = asyncio.ensure_future(Settling(store, clock).run())
     await settle()
     before, programs = state(1, flags=MANY), []
     for number in range(2, 7):
@@ -130,15 +131,21 @@ async def test_the_loop_turns_after_every_slice() -> None:
 
 
 def test_what_was_replaced_goes_in_portions(store: Store) -> None:
-    """Where nothing of the old configuration is left, its flags are freed over many steps after the swap."""
-    swapped_at, total = 0, 0
+    """Where nothing of the old configuration is left, its flags are freed over many steps; later there is nothing."""
     after = state(2, flags=CHANGED)
-    for _ in store.apply_steps(change_between(state(1, flags=MANY), after, COMMITTED_AT)):
-        total += 1
-        if not swapped_at and store.configurations[ID].revision == 2:
-            swapped_at = total
-    assert swapped_at
-    assert total - swapped_at > len(MANY) / 100
+    finished(store.apply_steps(change_between(state(1, flags=MANY), after, COMMITTED_AT)))
+    assert store.configurations[ID].revision == 2
+    assert sum(1 for _ in store.tidy_steps()) > len(MANY) / 100
+    assert not list(store.tidy_steps())
+
+
+def test_what_is_applied_at_once_leaves_nothing(store: Store) -> None:
+    """Nobody has to tidy after it, nor after a small change."""
+    store.apply(Snapshot(state(2, flags=CHANGED), "gap"))
+    assert not list(store.tidy_steps())
+    one = state(3, flags={**CHANGED, "flag-7": flag(3)})
+    finished(store.apply_steps(change_between(state(2, flags=CHANGED), one, COMMITTED_AT)))
+    assert not list(store.tidy_steps())
 
 
 def test_leftovers_are_what_the_successor_has_not(store: Store) -> None:
@@ -154,13 +161,17 @@ def test_leftovers_are_what_the_successor_has_not(store: Store) -> None:
     assert everything == []
 
 
-async def test_an_environment_that_goes_is_freed_in_slices(store: Store, clock: FakeClock) -> None:
-    """It is gone at once, whatever else takes its time."""
-    inbox = Inbox(store, clock, Backoff(), lambda: 0.5)
-    taking = asyncio.ensure_future(inbox.take(SseEvent("environments", (encode_environments(Environments(())),))))
+async def test_what_goes_is_let_go_of_a_moment_later(store: Store, clock: FakeClock) -> None:
+    """By then streams have been told, and hold it no longer; an environment that is gone is gone at once."""
+    task = asyncio.ensure_future(Settling(store, clock).run())
     await settle()
+    store.cover(Environments(()))
     assert store.configurations == {}
-    assert not await taking
+    assert len(store._replaced) > len(MANY)
+    await clock.advance(PAUSE_S)
+    await until(lambda: not store._replaced)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_large_snapshot_comes_through_the_inbox_whole(store: Store, clock: FakeClock) -> None:

@@ -1,7 +1,9 @@
-"""Compiles what was served without: a small change is in use at once, and its chunk is interpreted until this has run.
+"""What is left to do after a change is in use: compile what is served without, let go of what was replaced.
 
-Waits a moment after a swap, so that of many changes in a row the last one alone is compiled. Works in slices, and
-touches nothing but the functions of chunks, which give the same answers as the interpreter.
+A small change is served at once, and its chunk is interpreted until this has run. Waits a moment after a swap: of many
+changes in a row the last one alone is compiled, and streams have been told by then, so that they do not hold the old
+configuration any more, which would free it all at once when the last of them lets go. Works in slices and changes no
+answer.
 """
 
 import asyncio
@@ -15,8 +17,8 @@ from relay.sync.store import Store, Swap
 PAUSE_S: Final = 0.25
 
 
-class Compiling:
-    """Keeps the programs of a store compiled."""
+class Settling:
+    """Settles what was swapped into a store."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -25,11 +27,12 @@ class Compiling:
         self._news = asyncio.Event()
 
     async def run(self) -> None:
-        """Compile after every swap, until cancelled."""
+        """Settle after every swap, until cancelled."""
         unsubscribe = self._store.subscribe(self._note)
         self._waiting = dict.fromkeys(self._store.configurations)
         try:
             while True:
+                await in_slices(self._store.tidy_steps())
                 await self._compile_waiting()
                 await self._news.wait()
                 self._news.clear()
@@ -45,6 +48,6 @@ class Compiling:
                 await in_slices(compile_steps(configuration.program))
 
     def _note(self, swap: Swap) -> None:
+        self._news.set()
         if swap.after is not None:
             self._waiting[swap.after.ref.id] = None
-            self._news.set()
