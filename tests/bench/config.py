@@ -8,14 +8,18 @@ and once from the snapshot file with no upstream there. Waits come from `tests.b
 
 import argparse
 import asyncio
+import base64
 import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+
+import aiohttp
 
 from tests.bench.engine import KINDS
 from tests.bench.measure import Figures, rss_mib
@@ -178,17 +182,41 @@ class Large:
                 await self.manage("PATCH", f"/projects/{PROJECT}/segments/{SEGMENT}", body)
                 await asyncio.sleep(PAUSE_S)
 
-        self.figures["segment_changes"] = await self.waits(changes, "flag-3", self.server_key)
+        async with self._client():
+            self.figures["segment_changes"] = await self.waits(changes, "flag-3", self.server_key)
 
     async def change_every_flag(self, flags: int) -> None:
-        """Import the document again with another text in every flag: one revision that touches everything."""
+        """Import the document again with another text in every flag: one revision that touches everything.
+
+        Also with a client's stream open.
+        """
         body = document(flags, "second")
 
         async def imported() -> None:
             await self.manage("POST", f"/projects/{PROJECT}/import", body)
 
-        self.figures["every_flag_changes"] = await self.waits(imported, "flag-3", self.server_key)
+        async with self._client():
+            self.figures["every_flag_changes"] = await self.waits(imported, "flag-3", self.server_key)
         self.figures["rss_after_changes_mib"] = await self._idle_rss()
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[None]:
+        """Hold one client stream at the relay for the length of the block, and read it as fast as it comes."""
+        session = self.pair.session
+        assert session is not None
+        context = base64.urlsafe_b64encode(b'{"targetingKey":"user-1","country":"NL"}').decode()
+        url = f"{self.pair.relay_url}/api/v2/client/stream?context={context}"
+        headers = {"Authorization": f"Bearer {self.server_key}"}
+        async with session.get(url, headers=headers, timeout=aiohttp.ClientTimeout(total=None)) as reply:
+            assert reply.status == 200, await reply.text()
+
+            async def read() -> None:
+                async for _ in reply.content.iter_any():
+                    pass
+
+            reading = asyncio.create_task(read())
+            yield
+            reading.cancel()
 
     async def _kept(self) -> None:
         """Wait until the newest configuration is in the snapshot file."""
