@@ -11,6 +11,7 @@ from typing import Final
 
 from relay.clock import Clock
 from relay.engine.program import compile_steps
+from relay.sync.collector import give_back
 from relay.sync.slices import in_slices
 from relay.sync.store import Store, Swap
 
@@ -34,6 +35,8 @@ class Settling:
             while True:
                 await in_slices(self._store.tidy_steps())
                 await self._compile_waiting()
+                # Python's compiler takes a megabyte, which would stay otherwise.
+                give_back()
                 await self._news.wait()
                 self._news.clear()
                 await self._clock.sleep(PAUSE_S)
