@@ -13,8 +13,7 @@ from pathlib import Path
 import uvloop
 
 from relay import logs
-from relay.ask.command import add_commands
-from relay.ask.command import run as ask
+from relay.ask.arguments import add_commands
 from relay.clock import SystemClock
 from relay.errors import BadSettings
 from relay.process import run
@@ -62,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a relay until a signal ends it, or answer a question; return the exit status."""
     options = parser().parse_args(arguments)
     if options.command is not None:
+        # Loaded only by who asks: the memory of a relay is that of its modules, as long as it has few flags.
+        from relay.ask.command import run as ask  # noqa: PLC0415
+
         return ask(options, SystemClock())
     try:
         settings = load(source(options))
