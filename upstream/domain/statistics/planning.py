@@ -177,8 +177,6 @@ def _size(plan: Plan, under_none: float, under_some: float, difference: float) -
 
 def _power(plan: Plan, under_none: float, under_some: float, difference: float, total: int) -> float:
     shift, edge = difference * sqrt(total), plan.surprise * under_none
-    if not under_some:
-        return 1.0 if shift > edge else 0.0
     return normal_cdf((shift - edge) / under_some) + normal_cdf((-shift - edge) / under_some)
 
 
