@@ -1,8 +1,11 @@
 """Results of whole experiments: corrections over metrics and variants, findings by goal, and the verdict in words."""
 
 from collections.abc import Mapping
+from math import isfinite
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from upstream.domain.statistics.correction import Correction
 from upstream.domain.statistics.results import Design, Goal, Metric, Results, results
@@ -178,3 +181,39 @@ def test_metrics_have_the_designs_variants_and_keys_of_their_own() -> None:
     metric = Metric("signup", rates(old=1, new=1))
     with pytest.raises(ValueError, match="different keys"):
         results(Design("old", TWO, 1), metric, [metric])
+
+
+COUNTS = st.integers(0, 50) | st.integers(0, 10**6) | st.sampled_from([10**12, 2**53 - 1, 2**53])
+
+
+@st.composite
+def strange_rates(draw: st.DrawFn) -> Rate:
+    """Draw any rate at all, nobody and everybody often among them."""
+    units = draw(COUNTS)
+    return Rate(units, draw(st.sampled_from([0, units]) | COUNTS.map(lambda count: min(count, units))))
+
+
+@st.composite
+def strange_means(draw: st.DrawFn) -> Mean:
+    """Draw the mean of few values or of many alike, of any size that a float has room to square."""
+    values = draw(st.lists(st.integers(-50, 50), max_size=8))
+    times, scale = draw(st.sampled_from([1, 30, 10**9])), 10.0 ** draw(st.integers(-140, 140))
+    squares = sum(value * value for value in values) * times * scale * scale
+    return Mean(len(values) * times, sum(values) * times * scale, squares)
+
+
+@METHODS
+@given(st.lists(strange_rates(), min_size=2, max_size=4) | st.lists(strange_means(), min_size=2, max_size=4))
+def test_no_samples_are_too_strange(method: Method, samples: list[Sample]) -> None:
+    """Whatever was counted, there is a verdict, and every figure is one: finite, in its range, in order."""
+    named = {"old" if not place else str(place): sample for place, sample in enumerate(samples)}
+    found = judged(named, method=method)
+    assert found.verdict.sentence
+    for result in found.primary.values():
+        comparison, standing = result.comparison, result.standing
+        for interval in (comparison.interval, comparison.lift_interval):
+            assert interval is None or (isfinite(interval.low) and isfinite(interval.high))
+            assert interval is None or interval.low <= interval.high
+        for share in (comparison.p_value, result.adjusted_p_value, result.chance_to_win):
+            assert share is None or 0 <= share <= 1
+        assert standing is None or (0 <= standing.chance_best <= 1 and standing.expected_loss >= 0)

@@ -106,7 +106,7 @@ def test_peeking_with_the_fixed_method_claims_far_more() -> None:
 
 
 def test_sequential_intervals_hold_the_truth_at_every_look() -> None:
-    """In at least 95 % of 2,000 experiments with a difference, all 100 intervals hold it, and the lift's hold the lift."""
+    """In at least 95 % of 2,000 experiments with a difference, all intervals hold it, and the lift's hold the lift."""
     rng, per_look = np.random.default_rng(9), 10_000 // LOOKS
     base, other = binomial_peeks(rng, 0.10, per_look), binomial_peeks(rng, 0.12, per_look)
     held = lift_held = 0

@@ -30,6 +30,9 @@ MIN_UNITS = 4
 
 _ORDER = 16
 _STEPS = 60
+_SOLVED = 1e-10
+"""How near a probability must come to the one that is looked for."""
+
 _EDGE = 1e-9
 """What is believed with less than this is left out of an integral."""
 
@@ -123,12 +126,12 @@ def compare_beliefs(control: Sample, treatment: Sample, *, alpha: float = 0.05) 
         for tail in tails
     ]
     ratios = None
-    if lift is not None and low > 0 and control.value:
+    if lift is not None and min(low, lowest) > 0:
         ratios = [
             _solve(
                 lambda ratio: pair.below(lambda x: x * ratio, lambda y: y / ratio),
                 tail,
-                max(lowest / high, 0.0),
+                lowest / high,
                 highest / low,
             )
             for tail in tails
@@ -199,11 +202,23 @@ def _legendre() -> tuple[list[float], list[float]]:
 
 
 def _solve(rising: Callable[[float], float], target: float, low: float, high: float) -> float:
-    """Return where a rising function reaches the target, by bisection."""
+    """Return where a probability that rises from 0 to 1 between low and high reaches the target.
+
+    By the Illinois method (Dowell and Jarratt 1971): false position, in which an end that stays loses half of its
+    weight. It needs a third of the evaluations of bisection.
+    """
+    under, over, last = -target, 1 - target, 0.0
+    middle = low
     for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if rising(middle) < target:
-            low = middle
+        middle = (low * over - high * under) / (over - under)
+        error = rising(middle) - target
+        if abs(error) < _SOLVED:
+            break
+        if error < 0:
+            low, under = middle, error
+            over = over / 2 if last < 0 else over
         else:
-            high = middle
-    return (low + high) / 2
+            high, over = middle, error
+            under = under / 2 if last > 0 else under
+        last = error
+    return middle

@@ -7,7 +7,7 @@ fewer than five conversions (or non-conversions) are expected in a variant. Mean
 method. Near the edge of significance a p-value and an interval for rates can differ; the p-value decides.
 """
 
-from math import exp, lgamma, sqrt
+from math import exp, hypot, lgamma, sqrt
 
 from upstream.domain.statistics.distributions import (
     normal_quantile,
@@ -88,7 +88,7 @@ def _ratio_less_one(before: float, base: Interval, after: float, other: Interval
     root = sqrt(max(product * product - reach * base.high * (2 * before - base.high), 0.0))
     low = reach / (product + root) if product + root else 0.0
     spread = base.low * (2 * before - base.low)
-    high = (product + sqrt(product * product - other.high * (2 * after - other.high) * spread)) / spread
+    high = (product + sqrt(max(product * product - other.high * (2 * after - other.high) * spread, 0.0))) / spread
     return Interval(low - 1, high - 1)
 
 
@@ -152,8 +152,9 @@ def _means(control: Mean, treatment: Mean, alpha: float) -> Comparison:
     if control.variance is None or treatment.variance is None:
         return Comparison(difference=difference, lift=lift)
     base, other = control.variance / control.units, treatment.variance / treatment.units
-    error = sqrt(base + other)
-    degrees = (base + other) ** 2 / (base * base / (control.units - 1) + other * other / (treatment.units - 1))
+    error, part = sqrt(base + other), base / (base + other)
+    # By Welch and Satterthwaite; as parts of the whole, because squares of very small or large variances are no floats.
+    degrees = 1 / (part * part / (control.units - 1) + (1 - part) ** 2 / (treatment.units - 1))
     reach = student_quantile(1 - alpha / 2, degrees)
     return Comparison(
         difference=difference,
@@ -166,12 +167,17 @@ def _means(control: Mean, treatment: Mean, alpha: float) -> Comparison:
 
 def lift_error(before: float, base: float, after: float, other: float) -> float:
     """Return the standard error of after / before by the delta method; `base` and `other` are the means' variances."""
-    return sqrt(other + (after / before) ** 2 * base) / before
+    return hypot(sqrt(other), after / before * sqrt(base)) / before
 
 
 def _delta(before: float, base: float, after: float, other: float, reach: float) -> Interval | None:
-    """Return the delta method's interval of after / before - 1; None where `before` is not told from 0."""
+    """Return the delta method's interval of after / before - 1; None where `before` is not told from 0.
+
+    None as well where the treatment is 0 without exception, of which the method would make a certainty.
+    """
     if before <= reach * sqrt(base):
         return None
     lift, error = after / before - 1, lift_error(before, base, after, other)
+    if not error:
+        return None
     return Interval(lift - reach * error, lift + reach * error)

@@ -10,7 +10,7 @@ least p-value so far, which is valid too. "Asymptotic" asks for a start: nothing
 variant, nor, for rates, below `MIN_EVENTS` conversions and non-conversions in both together.
 """
 
-from math import exp, log, sqrt
+from math import exp, log, log1p, sqrt
 
 from upstream.domain.statistics.fixed import lift_error
 from upstream.domain.statistics.samples import (
@@ -56,15 +56,15 @@ def compare_sequentially(
     base, other = _unit_variance(control), _unit_variance(treatment)
     if difference is None or before is None or after is None or not _may_speak(control, treatment) or not base + other:
         return Comparison(difference=difference, lift=lift)
-    own, others = base / control.units, other / treatment.units
-    mixture = _mixture((base + other) / planned_units)
-    reach = _reach(own + others, mixture, alpha)
+    error = sqrt(base / control.units + other / treatment.units)
+    planned = sqrt((base + other) / planned_units)
+    reach = _reach(error, planned, alpha)
     return Comparison(
         difference=difference,
         interval=Interval(difference - reach, difference + reach),
         lift=lift,
         lift_interval=_lift_interval(control, treatment, alpha, planned_units),
-        p_value=_p_value(difference, own + others, mixture),
+        p_value=_p_value(difference / error, error / planned),
     )
 
 
@@ -89,32 +89,38 @@ def _unit_variance(sample: Sample) -> float:
     return sample.variance or 0.0
 
 
-def _mixture(planned_variance: float) -> float:
-    """Return the variance of the normal mixture that makes the boundary tightest at the planned variance.
+def _narrowness(relative: float) -> float:
+    """Return the variance of the estimate over that of the mixture, which is tightest at the planned error.
 
     Waudby-Smith et al. (2024), appendix on the choice of rho: rho² n = -2 log alpha + log(1 - 2 log alpha).
+    `relative` is the error over the planned one. Only such ratios are squared: squares of small or large errors are
+    no floats.
     """
     evidence = -2 * log(_TUNED_FOR)
-    return planned_variance * (evidence + log(1 + evidence))
+    return relative * relative / (evidence + log(1 + evidence))
 
 
-def _reach(variance: float, mixture: float, alpha: float) -> float:
-    whole = variance + mixture
-    return sqrt(variance * whole / mixture * (log(whole / variance) - 2 * log(alpha)))
+def _reach(error: float, planned: float, alpha: float) -> float:
+    ratio = _narrowness(error / planned)
+    return error * sqrt((1 + ratio) * (log1p(1 / ratio) - 2 * log(alpha)))
 
 
-def _p_value(gap: float, variance: float, mixture: float) -> float:
-    whole = variance + mixture
-    return min(1.0, exp(log(whole / variance) / 2 - mixture * gap * gap / (2 * variance * whole)))
+def _p_value(z: float, relative: float) -> float:
+    ratio = _narrowness(relative)
+    return min(1.0, exp(log1p(1 / ratio) / 2 - z * z / (2 * (1 + ratio))))
 
 
 def _lift_interval(control: Sample, treatment: Sample, alpha: float, planned_units: int) -> Interval | None:
     """Return the sequence of the lift; None while the control's own sequence does not leave 0 below it."""
     before, after = control.value or 0.0, treatment.value or 0.0
     base, other = _unit_variance(control), _unit_variance(treatment)
-    if before <= _reach(base / control.units, _mixture(base / planned_units), alpha) if base else before <= 0:
+    own = _reach(sqrt(base / control.units), sqrt(base / planned_units), alpha) if base else 0.0
+    if before <= own:
         return None
     error = lift_error(before, base / control.units, after, other / treatment.units)
+    if not error:
+        # The treatment is 0 without exception, of which the delta method would make a certainty.
+        return None
     planned = lift_error(before, base / planned_units, after, other / planned_units)
-    reach = _reach(error * error, _mixture(planned * planned), alpha)
+    reach = _reach(error, planned, alpha)
     return Interval(after / before - 1 - reach, after / before - 1 + reach)
