@@ -1,4 +1,4 @@
-"""`halyard-relay`: reads the settings, starts the relay, and says clearly why it cannot; or answers a question.
+"""`halyard-relay`: reads the settings, starts the relay, and says clearly why it cannot; or does one of the commands.
 
 Exit status: 0 after an orderly stop, 2 when settings, port or directory cannot be used.
 """
@@ -13,8 +13,7 @@ from pathlib import Path
 import uvloop
 
 from relay import logs
-from relay.ask.command import add_commands
-from relay.ask.command import run as ask
+from relay.ask.arguments import SPOOL, add_commands
 from relay.clock import SystemClock
 from relay.errors import BadSettings
 from relay.process import run
@@ -44,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     for flag, (path, metavar) in OVERRIDES.items():
         made.add_argument(f"--{flag}", metavar=metavar, help=f"overrides {path}")
     add_commands(
-        made.add_subparsers(dest="command", metavar="[eval | explain]", title="commands", help="see `eval -h`")
+        made.add_subparsers(dest="command", metavar="[eval | explain | spool]", title="commands", help="see `eval -h`")
     )
     made.add_argument("--version", action="version", version=f"halyard-relay {VERSION}")
     return made
@@ -61,10 +60,17 @@ def source(options: argparse.Namespace) -> Source:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a relay until a signal ends it, or answer a question; return the exit status."""
     options = parser().parse_args(arguments)
-    if options.command is not None:
+    if options.command not in {None, SPOOL}:
+        # Loaded only by who asks: the memory of a relay is that of its modules, as long as it has few flags.
+        from relay.ask.command import run as ask  # noqa: PLC0415
+
         return ask(options, SystemClock())
     try:
         settings = load(source(options))
+        if options.command == SPOOL:
+            from relay.ask.spool_command import run as spool  # noqa: PLC0415
+
+            return spool(options, settings, SystemClock())
         logs.configure(settings.log.level, settings.log.format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))

@@ -40,8 +40,11 @@ from relay.serve.services import serve_with
 from relay.settings import RelaySettings, relay_key
 from relay.supervise import Supervisor
 from relay.sync.backoff import Backoff
+from relay.sync.collector import collector_paused, give_back
 from relay.sync.follow import Follower, FollowSettings
-from relay.sync.snapshot_file import SnapshotFile, restore, tenant_of
+from relay.sync.settling import Settling
+from relay.sync.slices import in_slices
+from relay.sync.snapshot_file import SnapshotFile, restore_steps, tenant_of
 from relay.sync.store import Store
 from relay.telemetry import NO_TRACING, Tracing
 
@@ -169,24 +172,23 @@ class Relay:
     async def start(self) -> None:
         """Serve, with what is there; everything else comes as it comes."""
         await self._kills.restore()
-        self._restore()
         start = self._supervisor.start
         start("heartbeat", self._heartbeat.run)
         start("report", self._report.copy_spool_figures)
         start("publisher", self._services.streams.run_publisher)
         start("stream timers", self._services.streams.run_timers)
+        self.admin.start()
+        await self.server.start()
+        logger.info("serving", extra={"url": f"http://{self.server.host}:{self.server.port}"})
+        await self._restore()
+        give_back()
         start("snapshot file", self._file.run)
+        start("settling", Settling(self.store, self._clock).run)
         start("counters", self._counters.run)
         start("forwarder", self._forwarder.run)
         start("follower", self._follower.run)
         start("kills", self._kills.run)
         start("kill forwarder", self._kill_forwarder.run)
-        self.admin.start()
-        await self.server.start()
-        # What was loaded until now lives as long as the process; a collection need not look at it.
-        gc.collect()
-        gc.freeze()
-        logger.info("serving", extra={"url": f"http://{self.server.host}:{self.server.port}"})
 
     async def stop(self) -> None:
         """Go through the phases of the drain, and let go of everything."""
@@ -236,15 +238,18 @@ class Relay:
         kept = self._file.kept.get(environment_id)
         return None if kept is None else Position(*kept)
 
-    def _restore(self) -> None:
-        loaded = self._file.load()
+    async def _restore(self) -> None:
+        """Put into the store what an earlier process kept; requests are answered meanwhile."""
+        loaded = await in_slices(self._file.load_steps())
         for problem in loaded.problems:
             # At the first start there is none, which is no news; one that cannot be used is.
             level = logging.DEBUG if problem.endswith("there is none") else logging.WARNING
             logger.log(level, "snapshot file passed over", extra={"problem": problem})
         if loaded.content is None:
             return
-        for problem in restore(loaded.content, self.store):
+        with collector_paused(sum(len(state.flags) for state in loaded.content.states)):
+            problems = await in_slices(restore_steps(loaded.content, self.store))
+        for problem in problems:
             logger.warning("snapshot file: an environment cannot be used", extra={"problem": problem})
         logger.info("serving from the snapshot file", extra={"environments": len(self.store.configurations)})
 
@@ -267,6 +272,10 @@ async def run(settings: RelaySettings) -> None:
     Raises:
         BadSettings: something that the settings name cannot be used.
     """
+    # What was loaded until now lives as long as the process; a collection need not look at it. Before the sockets are
+    # there, as whoever connects waits for it.
+    gc.collect()
+    gc.freeze()
     clock, metrics, key = SystemClock(), RelayMetrics(), relay_key(settings)
     metrics.watch_process()
     telemetry.check(settings.otel)

@@ -19,11 +19,14 @@ from relay.protocol.changes import (
     Environments,
     Mark,
     NeedResync,
+    Outcome,
     Refused,
     Snapshot,
     State,
 )
 from relay.protocol.decode import BadMessage
+from relay.sync.collector import collector_paused, size_of
+from relay.sync.slices import in_slices
 from relay.sync.store import Store
 from upstream.storage.database import Database, Unavailable
 from upstream.storage.history import Head, heads, lineage, read_changes, read_snapshot
@@ -123,6 +126,7 @@ class Feed:
         for head in found:
             await self._follow(head, epoch)
         self._confirm(found, epoch)
+        await self._tidy()
 
     async def _follow(self, head: Head, epoch: str) -> None:
         held = self._store.get(head.ref.id)
@@ -139,13 +143,19 @@ class Feed:
             changes = await read_log(self._database, environment_id, held.revision, at_most=_CHANGES_AT_ONCE)
             if changes == ():
                 return  # nothing is committed beyond what is held: whoever spoke of that revision was mistaken
-            if not changes or not all(self._is_applied(change) for change in changes):
+            if not changes or not await self._are_applied(changes):
                 break
         if held is None or held.revision < revision:
             await self._load_whole(environment_id, "gap")
 
-    def _is_applied(self, change: ChangeSet) -> bool:
-        outcome = self._store.apply(change)
+    async def _are_applied(self, changes: Sequence[ChangeSet]) -> bool:
+        for change in changes:
+            if not await self._is_applied(change):
+                return False
+        return True
+
+    async def _is_applied(self, change: ChangeSet) -> bool:
+        outcome = await self._outcome_of(change)
         match outcome:
             case Applied() | Duplicate():
                 self.refused.pop(change.environment_id, None)
@@ -164,18 +174,22 @@ class Feed:
         if state is None:
             self._store.remove(environment_id)
             return
-        steps = self._store.apply_steps(Snapshot(state, reason))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                outcome = done.value
-                break
-            await asyncio.sleep(0)  # a large environment is taken in slices between which others are served
+        outcome = await self._outcome_of(Snapshot(state, reason))
         if isinstance(outcome, Refused):
             self._note_refused(environment_id, outcome)
         else:
             self.refused.pop(environment_id, None)
+
+    async def _outcome_of(self, message: Snapshot | ChangeSet) -> Outcome:
+        # A large one, an import for example, is taken up in slices between which others are served.
+        with collector_paused(size_of(message)):
+            outcome = await in_slices(self._store.apply_steps(message))
+        await self._tidy()
+        return outcome
+
+    async def _tidy(self) -> None:
+        await asyncio.sleep(0)  # for whoever was told of a swap, and lets go of what it replaced as well
+        await in_slices(self._store.tidy_steps())
 
     def _note_refused(self, environment_id: str, refused: Refused) -> None:
         if self.refused.get(environment_id) != refused:

@@ -42,6 +42,7 @@ def assemble(  # noqa: PLR0913 - one argument per part of an environment
         unsettled=frozenset(),
         groups={},
         ramps={},
+        segmented={},
     )
     return amend(empty, revision=revision, upsert_flags=flags, upsert_segments=segments)
 
@@ -76,6 +77,7 @@ def amend(  # noqa: PLR0913 - the four parts of a change set
         unsettled=environment.unsettled if chained is environment.chained else _unsettled(chained),
         groups=_regrouped(environment, flags, touched),
         ramps=_reindexed(environment.ramps, flags, touched, _running_ramps),
+        segmented=_reindexed(environment.segmented, flags, touched, _named_segments),
     )
 
 
@@ -91,6 +93,10 @@ def _changed(before: Mapping[str, T], upsert: Mapping[str, T], remove: Collectio
 
 def _needed_flags(flag: Flag) -> frozenset[str]:
     return frozenset(prerequisite.flag for prerequisite in flag.prerequisites)
+
+
+def _named_segments(flag: Flag) -> frozenset[str]:
+    return frozenset[str]().union(*(rule.needs.segments for rule in flag.rules)) if flag.rules else frozenset()
 
 
 def _running_ramps(flag: Flag) -> tuple[Ramp, ...]:
@@ -115,14 +121,25 @@ def _regrouped(
     environment: Environment, flags: Mapping[str, Flag], touched: Iterable[str]
 ) -> Mapping[str, frozenset[str]]:
     """Return the enabled members of each group after the touched flags have left and joined."""
-    groups = dict(environment.groups)
+    moved: dict[str, set[str]] = {}
     for key in touched:
         left, joined = _group_of(environment.flags.get(key)), _group_of(flags.get(key))
-        if left is not None:
-            groups[left] -= {key}
-        if joined is not None:
-            groups[joined] = groups.get(joined, frozenset()) | {key}
+        if left is not None and left != joined:
+            _members(moved, environment, left).discard(key)
+        if joined is not None and left != joined:
+            _members(moved, environment, joined).add(key)
+    if not moved:
+        return environment.groups
+    groups = {**environment.groups, **{name: frozenset(members) for name, members in moved.items()}}
     return {name: members for name, members in groups.items() if members}
+
+
+def _members(moved: dict[str, set[str]], environment: Environment, name: str) -> set[str]:
+    """Return the members of a group as they are being changed."""
+    # One set for all that come and go: a new one for each of thousands would take a time that grows with its square.
+    if name not in moved:
+        moved[name] = set(environment.groups.get(name, ()))
+    return moved[name]
 
 
 def _group_of(flag: Flag | None) -> str | None:

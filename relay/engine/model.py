@@ -306,7 +306,7 @@ class Environment:
 
     `usable` are the segments that can be decided, `chained` the prerequisites of each flag that has any, `unsettled`
     the flags whose prerequisites form a cycle or nest too deeply, `groups` the enabled members of each exclusion group,
-    `ramps` those of each enabled flag that has any.
+    `ramps` those of each enabled flag that has any, `segmented` the segments that the rules of each flag name.
     """
 
     id: str
@@ -321,3 +321,4 @@ class Environment:
     unsettled: frozenset[str]
     groups: Mapping[str, frozenset[str]]
     ramps: Mapping[str, tuple[Ramp, ...]]
+    segmented: Mapping[str, frozenset[str]]

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import re2  # type: ignore[import-untyped]
-
 MAX_PATTERN_LENGTH = 512
 MAX_PATTERN_PROGRAM = 600
 """RE2 instructions of all patterns of a clause together. Time grows with subject times program: the worst found with so
@@ -39,6 +37,9 @@ def join_patterns(patterns: Sequence[str], *, fold_case: bool) -> Any:
 
 
 def _compiled(pattern: str, *, fold_case: bool) -> Any:
+    # Loaded with the first pattern: RE2 and its C++ library take 3 MB, and most configurations have no pattern.
+    import re2  # type: ignore[import-untyped] # noqa: PLC0415
+
     options = re2.Options()
     options.never_capture = True  # only whether it occurs is asked, and captures cost up to three times as much
     options.log_errors = False  # else RE2 itself writes to standard error

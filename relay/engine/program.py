@@ -1,61 +1,28 @@
 """The compiled form of an environment: the same answers as `relay.engine.evaluate`, for a fraction of the time.
 
-Flags are compiled in chunks, each one function that answers all of its flags, so that an attribute is looked up once
-for all of them; a flag that is asked for alone gets a function of its own when that first happens. A change makes the
-chunks anew that it touches. What is not compiled, since it is too large or nobody has done so yet, is interpreted: no
-answer waits longer than for one flag to be compiled. Nothing here decides anything: meaning stands in the interpreter,
-and a differential test holds the two equal.
+Flags are compiled in chunks, each one function that answers all of its flags (`relay.engine.chunks`); a flag that is
+asked for alone gets a function of its own when that first happens. A change makes the chunks anew that it touches. What
+is not compiled, since it is too large or nobody has done so yet, is interpreted: no answer waits longer than for one
+flag to be compiled. Nothing here decides anything: meaning stands in the interpreter, and a differential test holds the
+two equal.
 """
 
-from collections import deque
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import is_
 from typing import Any, Final
 
 from relay.engine.bucketing import winner
+from relay.engine.chunks import Chunk, differing, interpreted, lay_out
 from relay.engine.context import UNIT, attribute, lookup, unit_of
 from relay.engine.evaluate import Run, belongs, evaluate, no_context, no_flag, too_deep
-from relay.engine.model import Environment, Evaluation, Fixed, Flag, Segment
-from relay.engine.source import (
-    MAX_PARTS,
-    Function,
-    Source,
-    bytes_of,
-    is_compilable,
-    parts_of,
-    read_as,
-    shared_clauses,
-    weight_of,
-)
+from relay.engine.model import Environment, Evaluation, Flag, Segment
+from relay.engine.source import MAX_PARTS, Function, Source, bytes_of, is_compilable, parts_of, read_as
+from relay.engine.steps import finished
 
-CHUNK: Final = 32
-"""Flags in one function at most: enough to share what they look up."""
-CHUNK_PARTS: Final = 256
-"""Parts in one function at most, unless a single flag has more: few enough to compile in some milliseconds."""
-
-
-class Chunk:
-    """Some flags, all of them visible to browsers or none.
-
-    `fixed` are those that answer everybody alike; the function answers the others, `moving`, in their order.
-    """
-
-    __slots__ = ("fixed", "flags", "function", "keys", "moving", "weight")
-
-    def __init__(self, flags: Iterable[Flag], weight: int) -> None:
-        self.flags = tuple(flags)
-        self.keys = tuple(flag.key for flag in self.flags)
-        self.fixed = {flag.key: answer for flag in self.flags if (answer := fixed_answer(flag)) is not None}
-        self.moving = tuple(flag for flag in self.flags if flag.key not in self.fixed)
-        self.weight = weight
-        self.function: Function | None = None
-
-    def compile(self) -> None:
-        """Make the function."""
-        source = Source(is_shared=True, shared_clauses=shared_clauses(self.moving))
-        parts = [source.flag(flag) if is_compilable(flag) else source.call(_interpreted(flag)) for flag in self.moving]
-        self.function = source.function(f"[{', '.join(parts)}]")
+COMPILED_AT_MOST: Final = 8
+"""Flags that are compiled for being asked for together; each takes a fraction of a millisecond, mostly."""
+_CHEAPER_TOGETHER: Final = 32
+"""How many flags of all that are compiled cost as little as one that is interpreted, and rather more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +43,11 @@ class Program:
     _single: dict[str, tuple[Flag, Function, bool]] = field(default_factory=dict, repr=False, compare=False)
     _segments: dict[str, tuple[Segment, Function]] = field(default_factory=dict, repr=False, compare=False)
     _layouts: dict[bool, Layout] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """All chunks."""
+        return (*self.public, *self.private)
 
     def evaluate(self, flag_key: str, context: Any, now_ms: int, *, may_compile: bool = True) -> Evaluation:
         """Evaluate one flag; see `relay.engine.evaluate.evaluate`.
@@ -126,6 +98,14 @@ class Program:
                 answers += [self.evaluate(flag.key, context, now_ms, may_compile=False) for flag in chunk.moving]
         return answers
 
+    def evaluate_some(self, flag_keys: Collection[str], context: Any, now_ms: int) -> dict[str, Evaluation]:
+        """Evaluate some flags that exist: a few each alone, many together with all others, which costs far less."""
+        if len(flag_keys) > max(COMPILED_AT_MOST, len(self.environment.flags) // _CHEAPER_TOGETHER):
+            answers = self.evaluate_all(context, now_ms)
+            return {key: answers[key] for key in flag_keys}
+        may_compile = len(flag_keys) <= COMPILED_AT_MOST
+        return {key: self.evaluate(key, context, now_ms, may_compile=may_compile) for key in flag_keys}
+
     def layout(self, *, client_side_only: bool = False) -> Layout:
         """Return which flags answer everybody alike, worked out when that is first asked for."""
         known = self._layouts.get(client_side_only)
@@ -147,7 +127,7 @@ class Program:
                 source = Source()
                 known = flag, source.function(source.flag(flag)), source.needs_run
             else:
-                known = flag, _interpreted(flag), True
+                known = flag, interpreted(flag), True
             self._single[flag.key] = known
         return known[1:]
 
@@ -246,24 +226,25 @@ class _Run:
         return None if segment is None else bool(self._call(self.program.membership_of(segment)))
 
 
-def fixed_answer(flag: Flag) -> Evaluation | None:
-    """Return what a flag answers to everybody at any time, None if there is more than one answer."""
-    if not flag.enabled:
-        return flag.off
-    is_simple = not (flag.prerequisites or flag.targets or flag.rules) and flag.group is None
-    return flag.fallthrough.outcome if is_simple and isinstance(flag.fallthrough, Fixed) else None
-
-
 def build(environment: Environment, before: Program | None = None) -> Program:
     """Lay out the program of an environment, sharing with the one before whatever did not change.
 
-    Costs a look at every flag. What answers all flags is compiled by `compile_steps`, and interpreted until then.
+    What answers all flags is compiled by `compile_steps`, and interpreted until then.
     """
-    public = _chunks(environment, () if before is None else before.public, is_public=True)
-    private = _chunks(environment, () if before is None else before.private, is_public=False)
+    return finished(build_steps(environment, before))
+
+
+def build_steps(environment: Environment, before: Program | None = None) -> Generator[None, None, Program]:
+    """Do what `build` does, pausing (`yield`) after every few flags that are new or changed."""
+    held = {} if before is None else before.environment.flags
+    changed = frozenset(differing(held, environment.flags))
+    yield
+    public = yield from lay_out(environment, () if before is None else before.public, changed, is_public=True)
+    private = yield from lay_out(environment, () if before is None else before.private, changed, is_public=False)
     if before is None:
         return Program(environment, public, private)
     flags, segments = environment.flags, environment.segments
+    # What was asked for alone in the meantime is in the tables of the program before, so they are read last.
     single = {key: known for key, known in before._single.items() if flags.get(key) is known[0]}  # noqa: SLF001 - one of its own
     members = {key: known for key, known in before._segments.items() if segments.get(key) is known[0]}  # noqa: SLF001
     return Program(environment, public, private, single, members)
@@ -271,49 +252,10 @@ def build(environment: Environment, before: Program | None = None) -> Program:
 
 def compile_steps(program: Program) -> Generator[None]:
     """Compile what answers all flags, in steps of a few milliseconds."""
-    for chunk in (*program.public, *program.private):
+    for chunk in program.chunks:
         if chunk.function is None:
             chunk.compile()
             yield
-
-
-def _chunks(environment: Environment, before: Sequence[Chunk], *, is_public: bool) -> tuple[Chunk, ...]:
-    """Keep the chunks in which nothing changed; make the others anew, with what is new where there is room."""
-    wanted = {key: flag for key, flag in environment.flags.items() if flag.client_side is is_public}
-    held = {key for chunk in before for key in chunk.keys}
-    new = deque((flag, weight_of(flag)) for key, flag in wanted.items() if key not in held)
-    chunks: list[Chunk] = []
-    for chunk in before:
-        left = [found for key in chunk.keys if (found := wanted.get(key)) is not None]
-        is_same = len(left) == len(chunk.flags) and all(map(is_, left, chunk.flags))
-        weight = chunk.weight if is_same else sum(map(weight_of, left))
-        added = _taken(new, CHUNK - len(left), CHUNK_PARTS - weight)
-        if is_same and not added:
-            chunks.append(chunk)
-        elif left or added:
-            chunks.append(Chunk([*left, *(flag for flag, _ in added)], weight + sum(each for _, each in added)))
-    while new:
-        more = _taken(new, CHUNK, CHUNK_PARTS) or [new.popleft()]
-        chunks.append(Chunk((flag for flag, _ in more), sum(each for _, each in more)))
-    return tuple(chunks)
-
-
-def _taken(new: deque[tuple[Flag, int]], places: int, parts: int) -> list[tuple[Flag, int]]:
-    """Take flags off the front for as long as there is room for them."""
-    taken: list[tuple[Flag, int]] = []
-    while new and len(taken) < places and new[0][1] <= parts:
-        taken.append(new.popleft())
-        parts -= taken[-1][1]
-    return taken
-
-
-def _interpreted(flag: Flag) -> Function:
-    """Return what answers a flag that is too large to be worth compiling."""
-
-    def run(context: dict[str, Any], _unit: str | None, _raw: bytes | None, now_ms: int, run: Any) -> Evaluation:
-        return evaluate(run.program.environment, flag.key, context, now_ms)
-
-    return run
 
 
 def _interpreted_segment(segment: Segment) -> Function:

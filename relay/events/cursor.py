@@ -7,6 +7,7 @@ disk could never be emptied. A batch is recorded here before it is first sent, s
 
 import os
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import orjson
@@ -46,10 +47,9 @@ class CursorFile:
         is_new = not path.exists()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         data = os.pread(self._descriptor, 2 * SLOT_BYTES, 0)
-        slots = [_read_slot(data[start : start + SLOT_BYTES]) for start in (0, SLOT_BYTES)]
-        known = [slot for slot in slots if slot is not None]
-        self._generation, self.cursor = max(known, key=lambda slot: slot[0]) if known else (0, Cursor())
-        self.is_damaged = any(data) and not known
+        known = newest_cursor(data)
+        self._generation, self.cursor = known or (0, Cursor())
+        self.is_damaged = any(data) and known is None
         if len(data) < 2 * SLOT_BYTES:
             os.posix_fallocate(self._descriptor, 0, 2 * SLOT_BYTES)
             os.fsync(self._descriptor)
@@ -72,6 +72,12 @@ class CursorFile:
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self._descriptor)
+
+
+def newest_cursor(data: bytes) -> tuple[int, Cursor] | None:
+    """Return generation and content of the newest slot of a cursor file that can be believed."""
+    slots = [_read_slot(data[start : start + SLOT_BYTES]) for start in (0, SLOT_BYTES)]
+    return max((slot for slot in slots if slot is not None), key=itemgetter(0), default=None)
 
 
 def _read_slot(slot: bytes) -> tuple[int, Cursor] | None:

@@ -121,6 +121,7 @@ class Forwarder:
         self._jitter = jitter
         self._sending = asyncio.Lock()
         self._failures = 0
+        self._last = Verdict(Action.CONFIRMED)
 
     async def run(self) -> None:
         """Forward for ever."""
@@ -143,6 +144,23 @@ class Forwarder:
             logger.warning("not everything was forwarded in time; the rest stays on disk")
         return self._spool.stats().records
 
+    async def drain(self, max_failures: int, progress: Callable[[], None]) -> Verdict | None:
+        """Send what waits at the usual rate until nothing is left.
+
+        Args:
+            max_failures: attempts in a row that may fail; a denial, which only an operator can end, is the last one.
+            progress: called after every attempt.
+
+        Returns:
+            What ended it early; None: nothing is left.
+        """
+        while (pause_s := await self._step()) is not None:
+            progress()
+            if self._failures >= max_failures or (self._failures and self._last.action is Action.DENIED):
+                return self._last
+            await self._clock.sleep(pause_s)
+        return None
+
     async def _step(self) -> float | None:
         """Send one batch; return the seconds to wait before the next one, or None when nothing waits."""
         async with self._sending:
@@ -161,6 +179,7 @@ class Forwarder:
                 logger.exception("the spool could not be read, or its cursor not be written")
                 verdict = Verdict(Action.FAILED, f"spool: {error}")
                 batch = None
+            self._last = verdict
             self._metrics.forward_attempts.add(verdict.action)
             took_s = self._clock.monotonic() - started
             return self._pause_s(verdict, 0 if batch is None else len(batch.records), took_s)

@@ -3,13 +3,14 @@
 `SpoolIntake.accept` is the door. It never answers "accepted" for an event that a crash could still lose, unless the
 operator chose `durability = "memory"`, and it never gives up an acknowledged event, unless the operator chose
 `shed = "oldest"`; both losses are counted. Whether the caller may track is the caller's matter. Repeats within a
-bounded window are told apart here; the authority recognises all others by their id.
+bounded window are told apart here; the authority recognises all others by their id. A sender's clock is believed
+unless it is plainly wrong.
 """
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
 from relay.clock import Clock
@@ -26,6 +27,8 @@ RETRY_AFTER_S = 5
 MAX_RECENT_IDS = 10_000
 MAX_SHED_PER_CALL = 4
 """Segments that one call may push out; each is many times larger than a call."""
+MAX_AHEAD_MS = 86_400_000
+"""How far a sender's clock may be ahead: more than any mistaken time zone, and than this machine's own error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class SpoolIntake:
                 fresh.setdefault(event.id, event)
         now_ms = self._clock.wall_ms()
         if fresh:
-            await self._keep([encode_event(environment_id, event, now_ms) for event in fresh.values()])
+            await self._keep([encode_event(environment_id, _timely(event, now_ms), now_ms) for event in fresh.values()])
         # Only now: a repeat that comes while the first is being written must wait for the disk as well.
         for event_id in fresh:
             self._remember(environment_id, event_id)
@@ -127,3 +130,14 @@ class SpoolIntake:
             f"Events cannot be taken now: {cause or 'the spool is full'}. Send them again later; ids make it safe.",
             headers={"Retry-After": str(RETRY_AFTER_S)},
         ) from cause
+
+
+def _timely(event: Event, now_ms: int) -> Event:
+    """Leave out a time that cannot be: the moment of receipt takes its place.
+
+    A wrong clock is no reason to lose an event, but one of next year would be in no report of this one. A time long
+    past is believed: it is that of a device that was offline.
+    """
+    if event.at_ms is None or event.at_ms <= now_ms + MAX_AHEAD_MS:
+        return event
+    return replace(event, at_ms=None)

@@ -20,6 +20,7 @@ from relay.events.segment_file import Segment, read_range
 logger = logging.getLogger(__name__)
 
 MAX_REASON = 1_000
+REJECTED = "rejected.ndjson"
 
 
 class Quarantine:
@@ -28,7 +29,7 @@ class Quarantine:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._make()
-        self._rejected = directory / "rejected.ndjson"
+        self._rejected = directory / REJECTED
 
     def size(self) -> int:
         """Return the size of everything kept."""

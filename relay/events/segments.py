@@ -2,8 +2,9 @@
 
 Segments are numbered and only ever appended to; a start never appends to a file of an earlier one, so an unclean end
 stays where it is. Recovery reads every waiting byte once: whole records are kept, damaged bytes are copied into the
-quarantine, a record cut off at the end of a file (never acknowledged) is cut away. A file that cannot be read is set
-aside: no file is deleted unread. Shared by the writer thread and the reader under one lock.
+quarantine, a record cut off at the end of the newest file (never acknowledged) is cut away; in an older one it is
+damage like any other, since every file was synchronised before the next one was begun. A file that cannot be read is
+set aside: no file is deleted unread. Shared by the writer thread and the reader under one lock.
 """
 
 import logging
@@ -18,6 +19,9 @@ from relay.events.record import Good, Torn, scan
 from relay.events.segment_file import Segment
 
 logger = logging.getLogger(__name__)
+
+NAMES = "[0-9]" * 12 + ".segment"
+"""Other files in the directory, such as a copy that a person made of a segment, are left alone."""
 
 
 class Segments:
@@ -39,7 +43,8 @@ class Segments:
         newly_damaged = 0
         # Never a number that the cursor may have passed: what is written under it would be taken for consumed.
         self._next_number = cursor.segment + 1
-        for path in sorted(self._directory.glob("*.segment")):
+        paths = sorted(self._directory.glob(NAMES))
+        for path in paths:
             segment = Segment(int(path.stem), path)
             self._next_number = max(self._next_number, segment.number + 1)
             if segment.number < cursor.segment:
@@ -47,7 +52,7 @@ class Segments:
                 continue
             offset = cursor.offset if segment.number == cursor.segment else 0
             try:
-                newly_damaged += _recover(segment, offset, quarantine)
+                newly_damaged += _recover(segment, offset, quarantine, is_newest=path == paths[-1])
             except OSError:
                 # For a person to look at: a disk that cannot read must not keep the relay from starting. Were it left
                 # where it is, a later start would take it for consumed and delete it unread.
@@ -129,12 +134,14 @@ class Segments:
             return len(self._segments), sum(segment.waiting for segment in self._segments.values())
 
 
-def _recover(segment: Segment, offset: int, quarantine: Quarantine) -> int:
+def _recover(segment: Segment, offset: int, quarantine: Quarantine, *, is_newest: bool) -> int:
     newly_damaged = 0
     data = segment.path.read_bytes()
     segment.size = len(data)
     for item in scan(data):
         if isinstance(item, Torn):
+            if not is_newest and item.start >= offset:
+                newly_damaged += quarantine.damaged(segment, item.start, len(data))
             os.truncate(segment.path, item.start)
             segment.size = item.start
         elif item.start >= offset:

@@ -5,11 +5,12 @@ revision is applied whole or not at all, what was applied already is a no-op, an
 authority's is never kept as good. Pure and total: `apply` answers with an outcome and never raises.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from relay.protocol.state import ChangeSet, EnvironmentRef, State, advance
+from relay.engine.steps import finished
+from relay.protocol.state import ChangeSet, EnvironmentRef, State, advance_steps
 
 __all__ = [
     "MAX_ENVIRONMENTS",
@@ -31,6 +32,7 @@ __all__ = [
     "Snapshot",
     "State",
     "apply",
+    "apply_steps",
     "mark_of",
     "verify",
 ]
@@ -151,11 +153,20 @@ Outcome = Applied | Duplicate | NeedResync | Refused
 
 def apply(state: State | None, message: Snapshot | ChangeSet) -> Outcome:
     """Decide what a message makes of the state that the follower holds of this environment (None = none yet)."""
+    return finished(apply_steps(state, message))
+
+
+def apply_steps(state: State | None, message: Snapshot | ChangeSet) -> Generator[None, None, Outcome]:
+    """Do what `apply` does, pausing (`yield`) as often as a large change set needs it."""
     if isinstance(message, Snapshot):
         return _apply_snapshot(state, message)
     if state is None:
         return NeedResync("changes for an environment without a snapshot")
-    return _misplaced(state, message) or _applied(advance(state, message), message)
+    misplaced = _misplaced(state, message)
+    if misplaced is not None:
+        return misplaced
+    after = yield from advance_steps(state, message)
+    return _applied(after, message)
 
 
 def _misplaced(state: State, change: ChangeSet) -> NeedResync | Duplicate | None:

@@ -1,15 +1,15 @@
 """Reads the change stream's messages. Whatever is wrong with one is a `BadMessage` that says where and why.
 
-A snapshot is read line by line (`decode_steps`), so that 10,000 flags never hold the event loop for long, and each
-object is brought into canonical bytes at once, so that they never exist as dictionaries together. A snapshot whose
-content has not the hash that it claims is refused here. Unknown fields and unknown event names are ignored: the sender
-may be newer. An unknown schema is not.
+A snapshot, or a large change set, is read line by line (`decode_steps`), so that 10,000 flags never hold the event loop
+for long. A snapshot whose content has not the hash that it claims is refused here. Unknown fields and unknown event
+names are ignored: the sender may be newer. An unknown schema is not.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from relay.engine.steps import finished
 from relay.protocol.changes import (
     MAX_ENVIRONMENTS,
     SNAPSHOT_REASONS,
@@ -25,8 +25,9 @@ from relay.protocol.changes import (
 )
 from relay.protocol.encode import SCHEMA
 from relay.protocol.fields import EPOCH, HASH, ID, BadMessage, Fields, load
-from relay.protocol.hashing import EMPTY_HASH, content_hash, credentials_hash, object_hash, shift_hash
+from relay.protocol.hashing import content_hash, credentials_hash
 from relay.protocol.moments import moment_ms
+from relay.protocol.slices import Slices, is_sliced
 from relay.protocol.state import State
 
 __all__ = ["BadMessage", "decode_steps", "parse_message"]
@@ -38,83 +39,41 @@ def parse_message(event: str, data: bytes) -> Message | None:
     Raises:
         BadMessage: the data is malformed.
     """
-    steps = decode_steps(event, data.split(b"\n"))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            message: Message | None = done.value
-            return message
+    return finished(decode_steps(event, data.split(b"\n")))
 
 
 def decode_steps(event: str, lines: Sequence[bytes]) -> Generator[None, None, Message | None]:
-    """Parse one event given as its data lines, pausing (`yield`) after each line of a snapshot.
+    """Parse one event given as its data lines, pausing (`yield`) after each line of a large one.
 
     Raises:
         BadMessage: the data is malformed.
     """
     if event == MessageName.SNAPSHOT:
         return (yield from _snapshot(lines))
+    if event == MessageName.CHANGES and is_sliced(lines):
+        return (yield from _large_changes(lines))
     reader = _READERS.get(event)
     return None if reader is None else reader(Fields(load(b"\n".join(lines), event)))
 
 
 def _snapshot(lines: Sequence[bytes]) -> Generator[None, None, Snapshot]:
-    if not lines or not lines[0].endswith(b'"flags":{'):
-        # Not cut into our lines: still a document that any sender may send.
+    if not is_sliced(lines):
+        # Still a document that any sender may send.
         whole = _snapshot_head(load(b"\n".join(lines), MessageName.SNAPSHOT))
         flags, segments = whole.objects("flags"), whole.objects("segments")
         return _built(whole, flags, segments, content_hash(flags, segments), whole.identified("credentials"), whole)
-    slices = _Slices(_snapshot_head(load(lines[0] + b"}}", MessageName.SNAPSHOT)))
-    for line in lines[1:]:
-        slices.take(line)
-        yield
-    return slices.finish()
+    head = _snapshot_head(load(lines[0] + b"}}", MessageName.SNAPSHOT))
+    slices = Slices(head, b"{")
+    yield from slices.take_each(lines[1:])
+    return _built(head, slices.flags, slices.segments, slices.content_hash, slices.credentials, slices.tail)
 
 
-class _Slices:
-    """Takes the lines of a snapshot after the first, in the form that `relay.protocol.encode` writes."""
-
-    def __init__(self, head: Fields) -> None:
-        self._head = head
-        self._section = "flags"
-        self._tail = Fields({})
-        self._objects: Mapping[str, dict[str, bytes]] = {"flags": {}, "segments": {}, "credentials": {}}
-        # Hashing 10,000 objects at the end would hold the loop for 30 ms.
-        self._content_hash = EMPTY_HASH
-
-    def take(self, line: bytes) -> None:
-        match self._section, line:
-            case "flags", b'},"segments":{':
-                self._section = "segments"
-            case "segments", b'},"credentials":[':
-                self._section = "credentials"
-            case "segments", b"}}":
-                self._section = "end"
-            case "credentials", _ if line.startswith(b"]"):
-                self._tail = self._fields(b'{"credentials":[' + line)
-                self._section = "end"
-            case "credentials", _:
-                fields = self._fields(b'{"credentials":[' + line.removesuffix(b",") + b"]}")
-                self._objects["credentials"].update(fields.identified("credentials"))
-            case "flags" | "segments" as section, _:
-                fields = self._fields(b'{"%b":{%b}}' % (section.encode(), line.removesuffix(b",")))
-                objects = fields.objects(section)
-                self._objects[section].update(objects)
-                added = (object_hash(section.removesuffix("s"), key, raw) for key, raw in objects.items())
-                self._content_hash = shift_hash(self._content_hash, added=added)
-            case _:
-                raise self._head.bad("message", "goes on after its end")
-
-    def finish(self) -> Snapshot:
-        if self._section != "end":
-            raise self._head.bad(self._section, "the snapshot is cut off here")
-        flags, segments, credentials = self._objects.values()
-        return _built(self._head, flags, segments, self._content_hash, credentials, self._tail)
-
-    def _fields(self, raw: bytes) -> Fields:
-        environment_id = self._head.environment_id
-        return Fields(load(raw, self._section, environment_id), environment_id=environment_id)
+def _large_changes(lines: Sequence[bytes]) -> Generator[None, None, ChangeSet]:
+    head = Fields(load(lines[0] + b"}}}", MessageName.CHANGES))
+    head.environment_id = head.text("environment", ID)
+    slices = Slices(head, b'{"upsert":{')
+    yield from slices.take_each(lines[1:])
+    return _change_set(head, slices.tail, slices.flags, slices.segments, slices.credentials)
 
 
 def _snapshot_head(obj: Any) -> Fields:
@@ -171,26 +130,34 @@ def _ref(fields: Fields) -> EnvironmentRef:
 
 def _changes(fields: Fields) -> ChangeSet:
     fields.environment_id = fields.text("environment", ID)
-    upsert, remove = fields.fields("upsert"), fields.fields("remove")
+    upsert = fields.fields("upsert")
+    flags, segments = upsert.objects("flags"), upsert.objects("segments")
+    return _change_set(fields, fields, flags, segments, upsert.identified("credentials"))
+
+
+def _change_set(
+    head: Fields, tail: Fields, flags: dict[str, bytes], segments: dict[str, bytes], credentials: dict[str, bytes]
+) -> ChangeSet:
+    upsert, remove = tail.fields("upsert"), tail.fields("remove")
     change = ChangeSet(
-        environment_id=fields.environment_id,
-        epoch=fields.text("epoch", EPOCH),
-        from_revision=fields.integer("from"),
-        revision=fields.integer("to"),
-        content_hash=fields.text("hash", HASH),
-        committed_at=_moment(fields, "committed_at"),
-        upsert_flags=upsert.objects("flags"),
-        upsert_segments=upsert.objects("segments"),
+        environment_id=head.text("environment", ID),
+        epoch=head.text("epoch", EPOCH),
+        from_revision=head.integer("from"),
+        revision=head.integer("to"),
+        content_hash=head.text("hash", HASH),
+        committed_at=_moment(tail, "committed_at"),
+        upsert_flags=flags,
+        upsert_segments=segments,
         remove_flags=remove.texts("flags"),
         remove_segments=remove.texts("segments"),
-        upsert_credentials=upsert.identified("credentials"),
+        upsert_credentials=credentials,
         remove_credentials=remove.texts("credentials"),
         limits=upsert.optional_object("limits"),
         secrets=upsert.optional_object("secrets"),
-        credentials_hash=fields.optional_hash("credentials_hash"),
+        credentials_hash=tail.optional_hash("credentials_hash"),
     )
     if change.revision != change.from_revision + 1:
-        raise fields.bad("to", "one message must carry exactly one revision")
+        raise head.bad("to", "one message must carry exactly one revision")
     return change
 
 

@@ -15,7 +15,7 @@ from relay.protocol.changes import Bookmark, ChangeSet, EnvironmentRef, Environm
 SCHEMA = 1
 
 SLICE_BYTES = 64 << 10
-"""A data line of a snapshot is closed before the objects in it exceed this, unless a single object does."""
+"""A data line of a large message is closed before the objects in it exceed this, unless a single object does."""
 
 
 class Audience(StrEnum):
@@ -52,17 +52,22 @@ def snapshot_lines(state: State, reason: str, audience: Audience) -> Iterator[by
 
 
 def encode_changes(change: ChangeSet, audience: Audience) -> bytes:
-    """Return the data of a `changes` message."""
-    for_relay = audience is Audience.RELAY
-    upsert = b'"flags":{%b},"segments":{%b}' % (_object(change.upsert_flags), _object(change.upsert_segments))
+    """Return the data of a `changes` message in one line."""
+    return b"".join(_change_pieces(change, audience))
+
+
+def changes_lines(change: ChangeSet, audience: Audience) -> Iterator[bytes]:
+    """Yield the data lines of a `changes` message: one, or many that can each be parsed alone where it is large."""
+    upserts = (change.upsert_flags, change.upsert_segments, change.upsert_credentials)
+    if sum(len(raw) for objects in upserts for raw in objects.values()) <= SLICE_BYTES:
+        yield encode_changes(change, audience)
+    else:
+        yield from _change_pieces(change, audience)
+
+
+def _change_pieces(change: ChangeSet, audience: Audience) -> Iterator[bytes]:
     remove: dict[str, Any] = {"flags": change.remove_flags, "segments": change.remove_segments}
     tail: dict[str, Any] = {"remove": remove, "committed_at": change.committed_at}
-    if for_relay:
-        upsert += b',"credentials":[%b]' % b",".join(change.upsert_credentials.values())
-        upsert += _optional("limits", change.limits) + _optional("secrets", change.secrets)
-        remove["credentials"] = change.remove_credentials
-        if change.credentials_hash is not None:
-            tail["credentials_hash"] = change.credentials_hash
     head = {
         "environment": change.environment_id,
         "epoch": change.epoch,
@@ -70,7 +75,20 @@ def encode_changes(change: ChangeSet, audience: Audience) -> bytes:
         "to": change.revision,
         "hash": change.content_hash,
     }
-    return b'%b,"upsert":{%b},%b' % (orjson.dumps(head)[:-1], upsert, orjson.dumps(tail)[1:])
+    yield orjson.dumps(head)[:-1] + b',"upsert":{"flags":{'
+    yield from _slices(_members(change.upsert_flags))
+    yield b'},"segments":{'
+    yield from _slices(_members(change.upsert_segments))
+    if audience is Audience.SERVER:
+        yield b"}}," + orjson.dumps(tail)[1:]
+        return
+    remove["credentials"] = change.remove_credentials
+    if change.credentials_hash is not None:
+        tail["credentials_hash"] = change.credentials_hash
+    yield b'},"credentials":['
+    yield from _slices(change.upsert_credentials.values())
+    singles = _optional("limits", change.limits) + _optional("secrets", change.secrets)
+    yield b"]%b},%b" % (singles, orjson.dumps(tail)[1:])
 
 
 def encode_bookmark(bookmark: Bookmark, audience: Audience) -> bytes:
@@ -104,10 +122,6 @@ def _mark(mark: Mark, audience: Audience) -> dict[str, Any]:
 
 def _members(objects: Mapping[str, bytes]) -> Iterator[bytes]:
     return (b"%b:%b" % (orjson.dumps(key), raw) for key, raw in objects.items())
-
-
-def _object(objects: Mapping[str, bytes]) -> bytes:
-    return b",".join(_members(objects))
 
 
 def _optional(name: str, raw: bytes | None) -> bytes:

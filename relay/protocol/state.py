@@ -5,10 +5,13 @@ dictionaries. Hashes are carried on from the objects that a change touches. Noth
 `relay.protocol.changes.apply`; an authority calls `advance` and `change_between` with changes of its own making.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 
+from relay.engine.steps import finished
 from relay.protocol.hashing import content_hash, credentials_hash, diff_objects, object_hash, shift_hash
+
+_OBJECTS_PER_STEP = 256
 
 _Shift = tuple[list[int], list[int]]
 """Hashes of the objects that left and of those that joined."""
@@ -94,9 +97,14 @@ class ChangeSet:
 
 def advance(state: State, change: ChangeSet) -> State:
     """Return the state that a change set makes of its predecessor."""
+    return finished(advance_steps(state, change))
+
+
+def advance_steps(state: State, change: ChangeSet) -> Generator[None, None, State]:
+    """Do what `advance` does, pausing (`yield`) after every few hundred objects: each of them is hashed."""
     hashes: _Shift = ([], [])
-    flags = _amend("flag", state.flags, change.upsert_flags, change.remove_flags, hashes)
-    segments = _amend("segment", state.segments, change.upsert_segments, change.remove_segments, hashes)
+    flags = yield from _amend("flag", state.flags, change.upsert_flags, change.remove_flags, hashes)
+    segments = yield from _amend("segment", state.segments, change.upsert_segments, change.remove_segments, hashes)
     after = replace(
         state,
         revision=change.revision,
@@ -104,12 +112,15 @@ def advance(state: State, change: ChangeSet) -> State:
         segments=segments,
         content_hash=_shifted(state.content_hash, hashes),
     )
-    return after if state.credentials_hash is None else _advance_credentials(after, state.credentials_hash, change)
+    if state.credentials_hash is None:
+        return after
+    return (yield from _advance_credentials(after, state.credentials_hash, change))
 
 
-def _advance_credentials(state: State, before_hash: str, change: ChangeSet) -> State:
+def _advance_credentials(state: State, before_hash: str, change: ChangeSet) -> Generator[None, None, State]:
     hashes: _Shift = ([], [])
-    credentials = _amend("credential", state.credentials, change.upsert_credentials, change.remove_credentials, hashes)
+    upsert, remove = change.upsert_credentials, change.remove_credentials
+    credentials = yield from _amend("credential", state.credentials, upsert, remove, hashes)
     limits = _replace_single("limits", state.limits, change.limits, hashes)
     secrets = _replace_single("secrets", state.secrets, change.secrets, hashes)
     if not any(hashes):
@@ -130,7 +141,7 @@ def _shifted(before: str, hashes: _Shift) -> str:
 
 def _amend(
     kind: str, before: Mapping[str, bytes], upsert: Mapping[str, bytes], remove: tuple[str, ...], hashes: _Shift
-) -> Mapping[str, bytes]:
+) -> Generator[None, None, Mapping[str, bytes]]:
     if not upsert and not remove:
         return before
     removed, added = hashes
@@ -138,11 +149,13 @@ def _amend(
     for key in remove:
         if (raw := after.pop(key, None)) is not None:
             removed.append(object_hash(kind, key, raw))
-    for key, raw in upsert.items():
+    for count, (key, raw) in enumerate(upsert.items(), 1):
         if (old := after.get(key)) is not None:
             removed.append(object_hash(kind, key, old))
         added.append(object_hash(kind, key, raw))
         after[key] = raw
+        if count % _OBJECTS_PER_STEP == 0:
+            yield
     return after
 
 

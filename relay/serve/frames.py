@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from cachetools import LRUCache
 
 from relay.protocol.changes import ChangeSet, Mark, MessageName, State
-from relay.protocol.encode import Audience, encode_changes, snapshot_lines
+from relay.protocol.encode import Audience, changes_lines, snapshot_lines
 from relay.protocol.resume import short_id
 from relay.protocol.sse import iter_event
 
@@ -41,7 +41,7 @@ class Frames:
         name = (change.environment_id, change.epoch, change.revision, *hashes, audience)
         frame = self._changes.get(name)
         if frame is None:
-            frame = b"".join(_without_end(iter_event(MessageName.CHANGES, (encode_changes(change, audience),))))
+            frame = b"".join(_without_end(iter_event(MessageName.CHANGES, changes_lines(change, audience))))
             if len(frame) <= _CACHE_BYTES:
                 self._changes[name] = frame
         return frame

@@ -32,8 +32,8 @@ def touched_flags(before: Environment, after: Environment) -> frozenset[str]:
         touched |= {
             key
             for environment in (before, after)
-            for key, flag in environment.flags.items()
-            if any(not segments.isdisjoint(rule.needs.segments) for rule in flag.rules)
+            for key, named in environment.segmented.items()
+            if not segments.isdisjoint(named)
         }
     return _with_dependents(touched, (before, after))
 
@@ -117,22 +117,14 @@ class Update:
         Without a context (it was too large to be kept) every visible candidate counts.
         """
         after, candidates = self.after.program, self.candidates(seen.environment)
-        # A change that touches many flags must not make one client wait until all of them are compiled.
-        may_compile = len(candidates) <= COMPILED_AT_MOST
-        changed = set()
+        changed, kept = set(), []
         for key in candidates:
             old, new = seen.environment.flags.get(key), after.environment.flags.get(key)
             was_visible = is_visible(old, client_side_only=client_side_only)
             visible = is_visible(new, client_side_only=client_side_only)
-            if was_visible != visible or (
-                visible
-                and (
-                    context is None
-                    or not same_answer(
-                        seen.evaluate(key, context, seen_ms, may_compile=may_compile),
-                        after.evaluate(key, context, self.now_ms, may_compile=may_compile),
-                    )
-                )
-            ):
+            if was_visible != visible or (visible and context is None):
                 changed.add(key)
-        return changed
+            elif visible:
+                kept.append(key)
+        was, now = seen.evaluate_some(kept, context, seen_ms), after.evaluate_some(kept, context, self.now_ms)
+        return changed | {key for key in kept if not same_answer(was[key], now[key])}

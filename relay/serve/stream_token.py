@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from relay.protocol.resume import short_id
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 MAX_CONTEXT_BYTES: Final = 2_048
 """A context that is longer when deflated is left out, and its stream is not filtered by it."""
@@ -71,6 +72,8 @@ def read(text: str, secret: str) -> StreamToken:
     Raises:
         BadToken: it cannot be opened with this secret.
     """
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - see `_cipher`
+
     short = short_id_of(text)
     try:
         sealed = urlsafe_b64decode(text[_SHORT_ID_CHARACTERS:] + "=" * (-(len(text) - _SHORT_ID_CHARACTERS) % 4))
@@ -88,6 +91,9 @@ def _inflate(packed: bytes) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _cipher(secret: str) -> AESSIV:
+def _cipher(secret: str) -> "AESSIV":
+    # Loaded with the first token: the library takes 7 MB, which a relay without OFREP streams need not have.
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV  # noqa: PLC0415
+
     # One secret serves several purposes; each gets a key of its own from it.
     return AESSIV(blake2b(secret.encode(), digest_size=_KEY_BYTES, person=_PURPOSE).digest())

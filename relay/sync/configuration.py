@@ -16,12 +16,14 @@ from relay.clock import parse_rfc3339_ms
 from relay.engine.environment import amend, assemble
 from relay.engine.model import Environment, Flag
 from relay.engine.parse import parse_flag, parse_segment
-from relay.engine.program import Program, build, compile_steps
+from relay.engine.program import Program, build, build_steps, compile_steps
 from relay.protocol.fields import Fields
 from relay.protocol.hashing import diff_objects
 from relay.protocol.keys import Kind
 from relay.protocol.state import ChangeSet, EnvironmentRef, State
 
+INTERPRETED_AT_MOST = 8
+"""Chunks that are served without having been compiled: a small change is served at once, and compiled afterwards."""
 _OBJECTS_PER_STEP = 16
 _FLAGS_PER_AMENDMENT = 1_000
 _KINDS = frozenset(Kind)
@@ -84,7 +86,7 @@ def configure(
         before: what is served now; its parsed objects are used again.
         state: what shall be served.
         change: the change set that leads from one to the other; None after a snapshot, where both are compared.
-        ahead: compile what answers all flags now, rather than when that is first asked for.
+        ahead: compile what answers all flags before it is served, where it is much.
 
     Raises:
         InvalidConfig: a flag or segment cannot be used.
@@ -106,8 +108,8 @@ def configure(
     for batch in more:
         yield
         environment = amend(environment, revision=state.revision, upsert_flags=batch)
-    program = build(environment, None if before is None else before.program)
-    if ahead:
+    program = yield from build_steps(environment, None if before is None else before.program)
+    if ahead and sum(chunk.function is None for chunk in program.chunks) > INTERPRETED_AT_MOST:
         yield from compile_steps(program)
     secrets = _object(state.secrets)
     return Configuration(

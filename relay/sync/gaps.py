@@ -1,6 +1,6 @@
 """What of the served configurations is set aside when they are evaluated: counted for metrics, listed for people.
 
-Worked out when somebody asks, once per environment and revision, so that a change costs nothing for it. May be asked
+Worked out when somebody asks, once per environment and content, so that a change costs nothing for it. May be asked
 from another thread than the store's: what it looks at is immutable.
 """
 
@@ -15,14 +15,15 @@ class GapBook:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[str, tuple[object, tuple[Gap, ...]]] = {}
+        self._known: dict[str, tuple[tuple[str, str], tuple[Gap, ...]]] = {}
 
     def of(self, configuration: Configuration) -> tuple[Gap, ...]:
         """Return the gaps of one environment."""
-        environment = configuration.environment
-        known = self._known.get(environment.id)
-        if known is None or known[0] is not environment:
-            known = self._known[environment.id] = environment, tuple(gaps(environment))
+        # The content by its name: holding the environment itself would keep a replaced one in memory until then.
+        content = (configuration.state.content_hash, configuration.overlay_version)
+        known = self._known.get(configuration.ref.id)
+        if known is None or known[0] != content:
+            known = self._known[configuration.ref.id] = content, tuple(gaps(configuration.environment))
         return known[1]
 
     def counts(self) -> dict[tuple[str, ...], float]:

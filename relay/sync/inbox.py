@@ -8,9 +8,8 @@ good configuration and every other environment go on (I8).
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from relay.clock import Clock, parse_rfc3339_ms
 from relay.protocol.changes import (
@@ -29,15 +28,14 @@ from relay.protocol.decode import BadMessage, decode_steps
 from relay.protocol.resume import token_of
 from relay.protocol.sse import SseEvent
 from relay.sync.backoff import Backoff
-from relay.sync.collector import collector_paused
+from relay.sync.collector import collector_paused, size_of
+from relay.sync.slices import in_slices
 from relay.sync.store import Store
 from relay.telemetry import NO_TRACING, Tracing
 
 log = logging.getLogger(__name__)
 
 _CLOCKS_COMPARED = 8
-
-_Result = TypeVar("_Result")
 
 
 class StreamEnded(Exception):
@@ -138,7 +136,7 @@ class Inbox:
         """
         try:
             # Looking at a snapshot of 10,000 flags takes a second; the loop must turn meanwhile.
-            message = await _in_steps(decode_steps(event.event, event.lines))
+            message = await in_slices(decode_steps(event.event, event.lines))
         except BadMessage as error:
             self._refuse(error.environment_id, error.path, error.reason)
             return False
@@ -172,9 +170,8 @@ class Inbox:
             # A snapshot is needed first, and it will hold this, too.
             self.stats.ignored += 1
             return False
-        objects = len(message.state.flags) + len(message.state.segments) if isinstance(message, Snapshot) else 0
-        with collector_paused(objects):
-            outcome = await _in_steps(self._store.apply_steps(message))
+        with collector_paused(size_of(message)):
+            outcome = await in_slices(self._store.apply_steps(message))
         match outcome:
             case Applied():
                 self.stats.applied += 1
@@ -250,14 +247,3 @@ class Inbox:
         if last is None or (last.path, last.reason) != (path, reason):
             log.warning("environment %s: refused at %s: %s; the last good one stays", environment_id, path, reason)
         return count
-
-
-async def _in_steps(steps: Generator[None, None, _Result]) -> _Result:
-    """Run a generator to its end, letting the event loop turn between its steps."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: _Result = done.value
-            return result
-        await asyncio.sleep(0)

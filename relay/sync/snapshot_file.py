@@ -10,18 +10,21 @@ tenant's.
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay.clock import Clock
 from relay.durable_file import sync_directory, write_synced
+from relay.engine.steps import finished
 from relay.protocol.changes import Applied, Snapshot, State
-from relay.sync.collector import collector_paused
-from relay.sync.snapshot_format import BadFile, Content, decode_file, encode_file, tenant_of
+from relay.sync.collector import give_back
+from relay.sync.snapshot_format import BadFile, Content, decode_file_steps, encode_file, tenant_of
 from relay.sync.store import Origin, Store, Swap
 
 __all__ = ["Loaded", "SnapshotFile", "restore", "tenant_of"]
+
+_PIECE_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +89,16 @@ class SnapshotFile:
         self._writing: asyncio.Future[None] | None = None
 
     def load(self) -> Loaded:
-        """Read the newest usable generation. Blocks; takes about a second for 10,000 flags."""
+        """Read the newest usable generation at once."""
+        return finished(self.load_steps())
+
+    def load_steps(self) -> Generator[None, None, Loaded]:
+        """Read the newest usable generation, pausing (`yield`) every few milliseconds."""
         problems: list[str] = []
         for path in (self._path, self._old):
             try:
-                content = decode_file(self._read(path), self._tenant)
+                raw = yield from self._read(path)
+                content = yield from decode_file_steps(raw, self._tenant)
             except FileNotFoundError:
                 problems.append(f"{path}: there is none")
             except (OSError, BadFile) as error:
@@ -169,14 +177,20 @@ class SnapshotFile:
         self.kept = _positions(states)
         self.writes += 1
         self.last_error = None
+        # Nothing is left of the message that brought the change, nor of what was just written.
+        give_back()
         return True
 
-    def _read(self, path: Path) -> bytes:
+    def _read(self, path: Path) -> Generator[None, None, bytes]:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > self._max_bytes:
                 raise BadFile(f"it has {size} bytes, more than the {self._max_bytes} that are read")
-            return file.read()
+            pieces = []
+            while piece := file.read(_PIECE_BYTES):
+                pieces.append(piece)
+                yield
+        return b"".join(pieces)
 
     def _replace(self, content: Content) -> None:
         temporary = self._path.with_name(self._path.name + ".tmp")
@@ -191,10 +205,19 @@ class SnapshotFile:
 
 def restore(content: Content, store: Store) -> tuple[str, ...]:
     """Put what was loaded into the store; returns what could not be used, and why."""
+    return finished(restore_steps(content, store))
+
+
+def restore_steps(content: Content, store: Store) -> Generator[None, None, tuple[str, ...]]:
+    """Do what `restore` does, pausing (`yield`) every few milliseconds.
+
+    Small environments come first, so that they are served while a large one is built. Keys of those that are still to
+    come are not unknown meanwhile.
+    """
     problems = []
-    for state in content.states:
-        with collector_paused(len(state.flags) + len(state.segments)):
-            outcome = store.apply(Snapshot(state, "start"), Origin.FILE)
+    store.covered = content.covered or frozenset(state.ref.id for state in content.states)
+    for state in sorted(content.states, key=lambda each: len(each.flags)):
+        outcome = yield from store.apply_steps(Snapshot(state, "start"), Origin.FILE)
         if not isinstance(outcome, Applied):
             problems.append(f"environment {state.ref.id}: {outcome}")
     store.confirmed_at_ms = content.confirmed_at_ms

@@ -6,21 +6,23 @@ lost or changed makes the whole file unusable, with the reason; half of one is n
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import orjson
 
+from relay.engine.steps import finished
 from relay.protocol.changes import Snapshot, State
-from relay.protocol.decode import BadMessage, parse_message
+from relay.protocol.decode import BadMessage, decode_steps
 from relay.protocol.encode import Audience, snapshot_lines
 from relay.protocol.fields import Fields, load
-from relay.protocol.sse import EventTooLarge, SseParser, encode_event
+from relay.protocol.sse import EventTooLarge, SseParser, iter_event
 
 _FIRST_LINE = re.compile(rb"halyard-snapshot ([0-9]{1,9}) ([0-9]{1,15}) ([0-9a-f]{64})")
 _FIRST_LINE_BYTES = 128
 _FORMAT = 1
+_PIECE_BYTES = 512 << 10
 
 
 class BadFile(ValueError):
@@ -56,7 +58,8 @@ def encode_file(tenant: str, content: Content) -> list[bytes]:
         "complete": content.is_all_covered,
     }
     pieces = [orjson.dumps(meta) + b"\n"]
-    pieces += [encode_event("snapshot", snapshot_lines(state, "start", Audience.RELAY)) for state in content.states]
+    for state in content.states:
+        pieces += iter_event("snapshot", snapshot_lines(state, "start", Audience.RELAY))
     digest = blake2b(digest_size=32)
     for piece in pieces:
         digest.update(piece)
@@ -70,8 +73,14 @@ def decode_file(raw: bytes, tenant: str | None) -> Content:
     Raises:
         BadFile: it is damaged, of another format or another tenant's.
     """
-    body = _checked_body(raw)
-    meta, _, events = body.partition(b"\n")
+    return finished(decode_file_steps(raw, tenant))
+
+
+def decode_file_steps(raw: bytes, tenant: str | None) -> Generator[None, None, Content]:
+    """Do what `decode_file` does, pausing (`yield`) every millisecond or two."""
+    begin = yield from _begin_of_body(raw)
+    end = raw.find(b"\n", begin)
+    meta, events = (raw[begin:], len(raw)) if end < 0 else (raw[begin:end], end + 1)
     try:
         fields = Fields(load(meta, "meta"), "meta.")
         if fields.text("tenant") != tenant and tenant is not None:
@@ -79,12 +88,14 @@ def decode_file(raw: bytes, tenant: str | None) -> Content:
         confirmed_at_ms = fields.integer("confirmed_at_ms") if fields.has("confirmed_at_ms") else None
         covered = frozenset(fields.texts("covered")) if fields.has("covered") else None
         is_all_covered = fields.boolean("complete") if fields.has("complete") else True
-        return Content(tuple(_states(events)), confirmed_at_ms, covered, is_all_covered)
+        states = yield from _states(raw, events)
+        return Content(states, confirmed_at_ms, covered, is_all_covered)
     except (BadMessage, EventTooLarge) as error:
         raise BadFile(f"its content is refused: {error}") from None
 
 
-def _checked_body(raw: bytes) -> bytes:
+def _begin_of_body(raw: bytes) -> Generator[None, None, int]:
+    """Return where the body begins, once it has been shown to be whole."""
     first, _, _ = raw[:_FIRST_LINE_BYTES].partition(b"\n")
     header = _FIRST_LINE.fullmatch(first)
     if header is None:
@@ -92,16 +103,30 @@ def _checked_body(raw: bytes) -> bytes:
     version, length, digest = int(header[1]), int(header[2]), header[3]
     if version != _FORMAT:
         raise BadFile(f"its format {version} is not understood; this version reads format {_FORMAT}")
-    body = raw[len(first) + 1 :]
-    if len(body) != length:
-        raise BadFile(f"it should have {length} bytes after its first line and has {len(body)}")
-    if blake2b(body, digest_size=32).hexdigest().encode() != digest:
+    begin = len(first) + 1
+    found = max(0, len(raw) - begin)
+    if found != length:
+        raise BadFile(f"it should have {length} bytes after its first line and has {found}")
+    counted = blake2b(digest_size=32)
+    for piece in _pieces(raw, begin):
+        counted.update(piece)
+        yield
+    if counted.hexdigest().encode() != digest:
         raise BadFile("its checksum is wrong")
-    return body
+    return begin
 
 
-def _states(events: bytes) -> Iterable[State]:
-    for event in SseParser(max_event_bytes=len(events) + 1).feed(events):
-        message = parse_message(event.event, event.data)
-        if isinstance(message, Snapshot):
-            yield message.state
+def _states(raw: bytes, begin: int) -> Generator[None, None, tuple[State, ...]]:
+    parser = SseParser(max_event_bytes=len(raw) + 1)
+    states: list[State] = []
+    for piece in _pieces(raw, begin):
+        for event in parser.feed(piece):
+            message = yield from decode_steps(event.event, event.lines)
+            if isinstance(message, Snapshot):
+                states.append(message.state)
+        yield
+    return tuple(states)
+
+
+def _pieces(raw: bytes, begin: int) -> Iterator[bytes]:
+    return (raw[start : start + _PIECE_BYTES] for start in range(begin, len(raw), _PIECE_BYTES))

@@ -9,9 +9,11 @@ import logging
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from relay.clock import Clock
 from relay.engine.parse import InvalidConfig
+from relay.engine.steps import finished
 from relay.protocol.changes import (
     MAX_ENVIRONMENTS,
     Applied,
@@ -24,11 +26,13 @@ from relay.protocol.changes import (
     Refused,
     Snapshot,
     State,
-    apply,
+    apply_steps,
     verify,
 )
 from relay.protocol.fields import BadMessage
+from relay.sync.collector import size_of
 from relay.sync.configuration import Configuration, Credential, configure, force_off, rename
+from relay.sync.leftovers import FEW, leftovers, let_go
 from relay.sync.window import Window
 
 __all__ = ["Configuration", "Credential", "Origin", "Staleness", "Store", "Swap"]
@@ -106,6 +110,7 @@ class Store:
         self._by_key: dict[str, tuple[str, ...]] = {}
         self._forced_off: dict[str, frozenset[str]] = {}
         self._listeners: list[Listener] = []
+        self._replaced: list[Any] = []
 
     @property
     def configurations(self) -> Mapping[str, Configuration]:
@@ -153,22 +158,21 @@ class Store:
 
     def apply(self, message: Snapshot | ChangeSet, origin: Origin = Origin.UPSTREAM) -> Outcome:
         """Apply a message at once."""
-        steps = self.apply_steps(message, origin)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                outcome: Outcome = done.value
-                return outcome
+        outcome = finished(self.apply_steps(message, origin))
+        self._replaced.clear()
+        return outcome
 
     def apply_steps(
         self, message: Snapshot | ChangeSet, origin: Origin = Origin.UPSTREAM
     ) -> Generator[None, None, Outcome]:
-        """Apply a message in steps between which the event loop may turn; only the last one changes anything."""
+        """Apply a message in steps between which the event loop may turn; only the last one changes anything.
+
+        What a large one replaced stays in memory until `tidy_steps`.
+        """
         change = message if isinstance(message, ChangeSet) else None
         environment_id = message.state.ref.id if isinstance(message, Snapshot) else message.environment_id
         before = self._configurations.get(environment_id)
-        outcome = apply(None if before is None else before.state, message)
+        outcome = yield from apply_steps(None if before is None else before.state, message)
         if not isinstance(outcome, Applied):
             return outcome
         if before is None and len(self._configurations) >= self._max_environments:
@@ -184,7 +188,13 @@ class Store:
         self._remember(after, change)
         after = force_off(after, self._forced_off.get(environment_id, frozenset()))
         self._swap(environment_id, Swap(served, after, change))
+        if before is not None and size_of(message) > FEW:
+            self._replaced += leftovers(before, after)
         return outcome
+
+    def tidy_steps(self) -> Generator[None]:
+        """Let go of what was replaced or removed, in steps: freeing 10,000 flags at once takes too long."""
+        yield from let_go(self._replaced)
 
     def force_off(self, environment_id: str, flags: frozenset[str]) -> None:
         """Serve exactly these flags of an environment as switched off, whatever its revisions say, until told anew.
@@ -249,6 +259,7 @@ class Store:
         before = self._configurations.get(environment_id)
         if before is not None:
             del self._windows[environment_id]
+            self._replaced += leftovers(before, None)
             self._swap(environment_id, Swap(before, None, None))
 
     def age_s(self) -> float | None:

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.engine.chunks import CHUNK, CHUNK_PARTS
 from relay.engine.environment import amend
 from relay.engine.evaluate import Run, evaluate, evaluate_all
 from relay.engine.model import AnyOf, Not, Reason, UnknownOperator
 from relay.engine.parse import parse_flag
-from relay.engine.program import CHUNK, CHUNK_PARTS, Program, build, compile_steps
+from relay.engine.program import COMPILED_AT_MOST, Program, build, compile_steps
 from relay.engine.source import MAX_PARTS, MAX_RULES, Source, is_compilable
 from tests.engine.build import HALF, OFF, ON, clause, environment, flag, rule, ruled, segment
 from tests.engine.configurations import contexts, flags, json_values, names, segments
@@ -221,6 +222,26 @@ def test_a_large_environment_is_compiled_in_steps() -> None:
     after = amended(before, upsert_flags={"f0": parse_flag("f0", flag(enabled=False))})
     assert len(list(compile_steps(after))) == 1
     assert_equal(after, MANY[0], NOW_MS)
+
+
+def test_some_flags_are_answered_as_each_alone() -> None:
+    """A few are compiled one by one, more are interpreted, many come from what answers all."""
+    held = environment(
+        {
+            f"f{number}": flag(client_side=number % 3 > 0, rules=[rule(clause("a", "gte", number % 7), HALF)])
+            for number in range(40)
+        }
+    )
+    for context in (*MANY[:5], "no object"):
+        for many in (0, 1, 8, 9, 40):
+            program = build(held)
+            deque(compile_steps(program), maxlen=0)
+            keys = [f"f{number}" for number in range(many)]
+            answers = program.evaluate_some(keys, context, NOW_MS)
+            assert list(answers) == keys
+            assert answers == {key: evaluate(held, key, context, NOW_MS) for key in keys}
+            compiled_alone = many if many <= COMPILED_AT_MOST and isinstance(context, dict) else 0
+            assert len(program._single) == compiled_alone
 
 
 def amended(program: Program, **changes: Any) -> Program:

@@ -1,11 +1,14 @@
 """A TCP proxy before the upstream that loses answers after the upstream has committed.
 
-It passes everything through unchanged, streams included, but for the first `losses` answers to `POST /api/v2/ingest`:
-each is read from the upstream, so that the upstream is done, then dropped together with its connection.
+It passes everything through unchanged, streams included, but for answers to `POST /api/v2/ingest`: the first `losses`
+of them, or where a `share` is given that share of them by chance, are read from the upstream, so that the upstream is
+done, then dropped together with their connection.
 """
 
 import asyncio
 import contextlib
+import random
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
@@ -21,20 +24,25 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 
 class LossyProxy:
-    """`port` is where it listens; `lost` counts the answers that it dropped."""
+    """`port` is where it listens; `lost` counts the answers that it dropped, `passed` those that it did not."""
 
-    def __init__(self, upstream_port: int, losses: int) -> None:
+    def __init__(self, upstream_port: int, losses: int, share: float, seed: int) -> None:
         self.port = 0
         self.lost = 0
+        self.passed = 0
+        self._share = share
+        self._random = random.Random(seed)
         self._upstream_port = upstream_port
         self._losses = losses
         self._connections: set[asyncio.Task[None]] = set()
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, upstream_port: int, losses: int) -> AsyncIterator[Self]:
+    async def running(
+        cls, upstream_port: int, losses: int = sys.maxsize, *, share: float = 1.0, seed: int = 0
+    ) -> AsyncIterator[Self]:
         """Listen on a free port until the block ends."""
-        proxy = cls(upstream_port, losses)
+        proxy = cls(upstream_port, losses, share, seed)
         server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
         proxy.port = server.sockets[0].getsockname()[1]
         try:
@@ -80,9 +88,10 @@ class LossyProxy:
 
         async def answers() -> None:
             while chunk := await server_in.read(CHUNK):
-                if is_ingest and self.lost < self._losses:
+                if is_ingest and self.lost < self._losses and self._random.random() < self._share:
                     self.lost += 1
                     return
+                self.passed += is_ingest
                 client_out.write(chunk)
                 await client_out.drain()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ class Pair(Running):
 
     upstream_process: Process | None = None
     relay_process: Process | None = None
+    relay_env: dict[str, str] = field(default_factory=lambda: dict(FAST_FORWARDING))
 
     @classmethod
     @asynccontextmanager
@@ -48,7 +49,7 @@ class Pair(Running):
         self.relay_process = self.start(
             "halyard-relay", "--upstream-url", upstream_url or self.upstream_url,
             "--upstream-key-file", str(self.data_dir / "relay.key"), "--port", str(self.relay_port),
-            "--admin-port", str(self.admin_port), "--data-dir", str(self.data_dir / "relay"), env=FAST_FORWARDING,
+            "--admin-port", str(self.admin_port), "--data-dir", str(self.data_dir / "relay"), env=self.relay_env,
         )  # fmt: skip
 
     async def upstream_ready(self) -> None:

@@ -274,7 +274,7 @@ def test_a_snapshot_that_lacks_lines_is_refused(kept: int) -> None:
     lines = list(snapshot_lines(FULL, "start", Audience.RELAY))
     assert len(lines) == 8 - 1
     if kept < len(lines):
-        with pytest.raises(BadMessage, match="the snapshot is cut off here"):
+        with pytest.raises(BadMessage, match="the message is cut off here"):
             parse_message("snapshot", b"\n".join(lines[:kept]))
     else:
         with pytest.raises(BadMessage, match="goes on after its end"):

@@ -3,8 +3,10 @@
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from relay.errors import Problem
@@ -12,7 +14,7 @@ from relay.events.disk import Disk
 from relay.events.intake import Accepted, SpoolIntake
 from relay.events.spool import Spool
 from relay.metrics import RelayMetrics
-from relay.protocol.events import Event, encode_event
+from relay.protocol.events import Event, EventRecord, encode_event, parse_record
 from relay.settings import Events
 from tests.clocks import FakeClock
 
@@ -45,6 +47,20 @@ async def test_events_are_in_the_spool_when_accepted(tmp_path: Path) -> None:
     assert batch is not None
     assert batch.records == tuple(encode_event("env", track(name), FakeClock().wall_ms()) for name in "ab")
     assert metrics.events_accepted.total() == 2
+
+
+async def test_a_sender_whose_clock_is_wrong_loses_no_event(tmp_path: Path) -> None:
+    """A time over a day ahead becomes the moment of receipt; any other, also one long past, stays as it was sent."""
+    now_ms = FakeClock().wall_ms()
+    sent = {"past": 0, "behind": now_ms - 3_600_000, "ahead": now_ms + 86_400_000, "wrong": now_ms + 86_400_001}
+    async with opened(tmp_path) as (intake, spool):
+        events = [replace(track(name), at_ms=at_ms) for name, at_ms in sent.items()]
+        assert await intake.accept("env", events) == Accepted(4, 0)
+        batch = await spool.peek()
+    assert batch is not None
+    records = [parse_record(orjson.loads(record)) for record in batch.records]
+    kept = {record.event.id: record.event.at_ms for record in records if isinstance(record, EventRecord)}
+    assert kept == sent | {"wrong": now_ms}
 
 
 async def test_repeats_are_told_apart(tmp_path: Path) -> None:

@@ -563,6 +563,16 @@ async def test_a_damaged_cursor_slot_falls_back_to_the_other(tmp_path: Path) -> 
         assert (await taken(spool)).id == batch.id
 
 
+async def test_files_of_a_person_are_left_alone(tmp_path: Path) -> None:
+    """A copy that somebody made of a segment neither keeps the relay from starting nor is read or deleted."""
+    async with opened(tmp_path / "spool") as spool:
+        await spool.append([b"first"])
+    shutil.copy(only_segment(tmp_path / "spool"), tmp_path / "spool" / "before.segment")
+    async with opened(tmp_path / "spool") as spool:
+        assert await drained(spool) == [b"first"]
+    assert "before.segment" in {path.name for path in (tmp_path / "spool").iterdir()}
+
+
 async def test_a_lost_cursor_repeats_rather_than_loses(tmp_path: Path) -> None:
     """With both slots damaged everything that is still there is given out again, and the damage is counted."""
     async with opened(tmp_path / "spool") as spool:
