@@ -21,6 +21,7 @@ from relay.errors import Problem
 from relay.metrics import RelayMetrics
 from relay.serve.access import Access, Grant
 from relay.serve.guard import Receive, Scope, Send
+from relay.serve.held import Holding, holding_of
 from relay.serve.outlet import Outlet, connection_of, until_disconnected
 from relay.serve.registry import SLICE, Registry, slices
 from relay.serve.relevance import Update
@@ -81,18 +82,41 @@ class Broadcast:
             raise Problem(405, "method_not_allowed", "A stream has no HEAD.", headers={"Allow": "GET"})
         self._registry.admit(stream.grant.fingerprint)
         self._begin(stream)
+        holding = holding_of(scope)
+        if holding is None:
+            await self._carry(stream, scope, receive, send)
+        else:
+            await self._hand_over(stream, holding, send)
+
+    async def _hand_over(self, stream: Stream, holding: Holding, send: Send) -> None:
+        """Begin the answer and return: the connection then tells what becomes of it."""
+        try:
+            holding.limit_send_buffer(self._settings.send_buffer_bytes)
+            holding.end_with_connection()
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            connection = holding.hold(stream, self)
+        except ConnectionError:
+            self.on_lost(stream)
+        except BaseException:
+            self.on_lost(stream)
+            raise
+        else:
+            self._guarded(stream, partial(stream.open, connection))
+
+    async def _carry(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
+        """Write through the request, for as long as it lives."""
         try:
             connection = connection_of(scope)
             connection.limit_send_buffer(self._settings.send_buffer_bytes)
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-            stream.open(Outlet(send, connection, lambda: self._on_blocked(stream), lambda: self._on_ready(stream)))
+            stream.open(Outlet(send, connection, partial(self.on_blocked, stream, 0), partial(self.on_ready, stream)))
             await until_disconnected(receive)
         except asyncio.CancelledError:
             # A server that lends no connection can only be left; anybody else's cancellation is not ours to keep.
             if not stream.was_cut:
                 raise
         finally:
-            self._finish(stream)
+            self.on_lost(stream)
 
     def flush_later(self, stream: Stream, delay_s: float) -> None:
         """Let a stream send what it owes after a while, in place of at once."""
@@ -125,17 +149,22 @@ class Broadcast:
         heappush(self._timers, (due_s, next(self._order), stream))
         self._metrics.streams_opened.add(stream.kind)
 
-    def _finish(self, stream: Stream) -> None:
+    # --- what the connections tell, see `relay.serve.held.Holder` ---------------------------------------------------
+
+    def on_blocked(self, stream: Stream, waiting_bytes: int) -> None:  # noqa: ARG002
+        """Give a client that does not take its bytes a deadline."""
+        self._blocked_since[stream] = self._clock.monotonic()
+
+    def on_ready(self, stream: Stream) -> None:
+        """Send what came up while the client was busy."""
+        self._blocked_since.pop(stream, None)
+        self._guarded(stream, stream.flush)
+
+    def on_lost(self, stream: Stream) -> None:
+        """Forget a stream."""
         stream.over()
         self._registry.discard(stream)
         self._blocked_since.pop(stream, None)
-
-    def _on_blocked(self, stream: Stream) -> None:
-        self._blocked_since[stream] = self._clock.monotonic()
-
-    def _on_ready(self, stream: Stream) -> None:
-        self._blocked_since.pop(stream, None)
-        self._guarded(stream, stream.flush)
 
     # --- publishing -------------------------------------------------------------------------------------------------
 

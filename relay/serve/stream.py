@@ -13,6 +13,7 @@ from relay.protocol.changes import Goodbye, MessageName
 from relay.protocol.encode import encode_goodbye
 from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
+from relay.serve.held import HeldConnection
 from relay.serve.outlet import Outlet
 from relay.serve.relevance import Update
 from relay.settings import Streams as StreamSettings
@@ -41,7 +42,7 @@ class Stream:
         self.was_cut = False
         self._settings = settings
         self._clock = clock
-        self._outlet: Outlet | None = None
+        self._outlet: Outlet | HeldConnection | None = None
         self._farewell: str | None = None
         self._sent_at_s = clock.monotonic()
         spread = random.uniform(-settings.lifetime_jitter, settings.lifetime_jitter)  # noqa: S311 - spreads load
@@ -76,7 +77,7 @@ class Stream:
         """Whether a new message may begin now."""
         return True
 
-    def open(self, outlet: Outlet) -> None:
+    def open(self, outlet: Outlet | HeldConnection) -> None:
         """Begin to send."""
         self._outlet = outlet
         self.flush()
