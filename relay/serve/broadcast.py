@@ -9,10 +9,11 @@ besides its request's own, and no client is waited for: one that takes nothing i
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
+from time import perf_counter
 from typing import Final
 
 from relay.clock import Clock, parse_rfc3339_ms
@@ -24,8 +25,8 @@ from relay.serve.guard import Receive, Scope, Send
 from relay.serve.held import Holding, holding_of
 from relay.serve.outlet import Outlet, connection_of, until_disconnected
 from relay.serve.registry import SLICE, Registry, slices
-from relay.serve.relevance import Update
 from relay.serve.stream import Stream
+from relay.serve.update import Update
 from relay.serve.waiting import Arrivals
 from relay.settings import Streams as StreamSettings
 from relay.sync.store import Store, Swap
@@ -36,6 +37,8 @@ TICK_S: Final = 0.1
 _EXPIRY_CHECK_S: Final = 1.0
 # After a goodbye has been said to everybody, what the last clients get to take it.
 _LINGER_S: Final = 1.0
+# How long a publish may keep the loop before requests get their turn.
+_TURN_S: Final = 0.005
 
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -101,7 +104,7 @@ class Broadcast:
             self.on_lost(stream)
             raise
         else:
-            self._guarded(stream, partial(stream.open, connection))
+            self._guarded(stream, stream.open, connection)
 
     async def _carry(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
         """Write through the request, for as long as it lives."""
@@ -224,25 +227,37 @@ class Broadcast:
         written = 0
         try:
             for slice_ in slices(streams):
-                for stream in slice_:
-                    written += self._tell(stream, update, postponed)
-                await asyncio.sleep(0)
+                written += await self._tell_slice(slice_, update, postponed)
         finally:
             # They have taken note of the change already, so a second pass would leave them out.
             self._spread(postponed)
+            update.settle()
         if committed_ms is not None and written:
             self._metrics.change_latency.observe(max(0, self._clock.wall_ms() - committed_ms) / 1000, written)
 
-    def _tell(self, stream: Stream, update: Update, postponed: list[Stream]) -> bool:
-        def tell() -> bool:
-            concerned = not stream.is_over and stream.take(update)
-            if concerned and stream.makes_client_ask:
-                postponed.append(stream)
-            elif concerned:
-                stream.flush()
-            return concerned
+    async def _tell_slice(self, streams: Sequence[Stream], update: Update, postponed: list[Stream]) -> int:
+        """Tell some streams, and let the loop turn at least once; return how many clients were concerned."""
+        told = 0
+        started_s = perf_counter()
+        for stream in streams:
+            told += bool(self._guarded(stream, self._tell, stream, update, postponed))
+            if perf_counter() - started_s > _TURN_S:  # what is evaluated for each client may be a thousand flags
+                await asyncio.sleep(0)
+                started_s = perf_counter()
+        await asyncio.sleep(0)
+        return told
 
-        return bool(self._guarded(stream, tell))
+    def _tell(self, stream: Stream, update: Update, postponed: list[Stream]) -> bool:
+        was_behind = stream.is_behind
+        if stream.is_over or not stream.take(update):
+            return False
+        if was_behind:
+            self._metrics.coalesced_updates.add()
+        if stream.makes_client_ask:
+            postponed.append(stream)
+        else:
+            stream.flush()
+        return True
 
     def _spread(self, streams: list[Stream]) -> None:
         """Let clients that will answer with a request do so over a window, not all at once."""
@@ -250,10 +265,10 @@ class Broadcast:
         for stream in streams:
             self.flush_later(stream, random.uniform(0, window_s))  # noqa: S311 - spreads load, protects nothing
 
-    def _guarded(self, stream: Stream, act: Callable[[], object]) -> object:
+    def _guarded(self, stream: Stream, act: Callable[..., object], *args: object) -> object:
         """Do something for one stream, such that its failure is not the failure of all others."""
         try:
-            return act()
+            return act(*args)
         except Exception:
             logger.exception("a stream failed and is cut", extra={"kind": stream.kind})
             self._cut(stream, "error")
@@ -267,7 +282,7 @@ class Broadcast:
             grant = self._access.lookup(key_fingerprint)
             for slice_ in slices(self._registry.of_key(key_fingerprint)):
                 for stream in slice_:
-                    self._guarded(stream, partial(self._regrant_one, stream, grant))
+                    self._guarded(stream, self._regrant_one, stream, grant)
                 await asyncio.sleep(0)
 
     def _regrant_one(self, stream: Stream, grant: Grant | None) -> None:
@@ -309,7 +324,7 @@ class Broadcast:
             self._guarded(stream, stream.flush)
         while self._timers and self._timers[0][0] <= now_s:
             _, _, stream = heappop(self._timers)
-            self._guarded(stream, partial(self._on_timer, stream, now_s))
+            self._guarded(stream, self._on_timer, stream, now_s)
         self._notice_time_slices()
         if now_s >= self._expiry_check_s:
             self._expiry_check_s = now_s + _EXPIRY_CHECK_S
@@ -365,7 +380,7 @@ class Broadcast:
         self._unsubscribe()
 
     def _say_goodbye(self, stream: Stream, reason: str) -> None:
-        if self._guarded(stream, lambda: stream.end(reason)):
+        if self._guarded(stream, stream.end, reason):
             self._metrics.goodbyes.add(stream.kind, reason)
 
     def _cut(self, stream: Stream, reason: str) -> None:

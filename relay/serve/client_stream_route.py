@@ -8,7 +8,7 @@ import binascii
 from base64 import urlsafe_b64decode
 
 from relay.errors import Problem
-from relay.serve.answers import Context, SharedFrames
+from relay.serve.answers import Context
 from relay.serve.bodies import check_members, parse_json, read_body
 from relay.serve.client_stream import ClientStream
 from relay.serve.flags_api import CONTEXT, chosen
@@ -23,7 +23,6 @@ class ClientStreamRoute:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._frames = SharedFrames()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open a client stream."""
@@ -47,7 +46,6 @@ class ClientStreamRoute:
             configuration=configuration,
             context=context,
             ledger=services.ledger,
-            frames=self._frames,
             settings=services.settings.streams,
             clock=services.clock,
         )

@@ -6,6 +6,7 @@ when. Never waits: `relay.serve.outlet` does what has to be done later.
 """
 
 import random
+from functools import lru_cache
 from typing import ClassVar
 
 from relay.clock import Clock
@@ -15,7 +16,7 @@ from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
 from relay.serve.held import HeldConnection
 from relay.serve.outlet import Outlet
-from relay.serve.relevance import Update
+from relay.serve.update import Update
 from relay.settings import Streams as StreamSettings
 
 HEARTBEAT = b":\n"
@@ -71,6 +72,11 @@ class Stream:
     def farewell(self, reason: str, retry_ms: int) -> bytes:
         """Return the last bytes."""
         return encode_event(MessageName.GOODBYE, (encode_goodbye(Goodbye(reason, retry_ms)),), retry_ms=retry_ms)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether what the stream will be told next is told together with what its client still lacks."""
+        return False
 
     @property
     def is_between_messages(self) -> bool:
@@ -135,3 +141,9 @@ class Stream:
     def retry_ms(self) -> int:
         """Return a reconnection time that is another one for each client, so that they do not come back in step."""
         return random.randint(self._settings.retry_min_ms, self._settings.retry_max_ms)  # noqa: S311 - spreads load
+
+
+@lru_cache(maxsize=1_024)
+def only(environment_id: str) -> frozenset[str]:
+    """Return the set of one environment, one object for all of its streams."""
+    return frozenset({environment_id})
