@@ -22,7 +22,7 @@ from relay.errors import Problem
 from relay.metrics import RelayMetrics
 from relay.serve.access import Access, Grant
 from relay.serve.guard import Receive, Scope, Send
-from relay.serve.held import Holding, holding_of
+from relay.serve.held import Holding, Offer, holding_of, write_each
 from relay.serve.outlet import Outlet, connection_of, until_disconnected
 from relay.serve.registry import SLICE, Registry, slices
 from relay.serve.stream import Stream
@@ -39,6 +39,7 @@ _EXPIRY_CHECK_S: Final = 1.0
 _LINGER_S: Final = 1.0
 # How long a publish may keep the loop before requests get their turn.
 _TURN_S: Final = 0.005
+_FAILED: Final = "a stream failed and is cut"
 
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -146,7 +147,7 @@ class Broadcast:
         return len(self._blocked_since)
 
     def _begin(self, stream: Stream) -> None:
-        stream.grant = stream.grant.kept(stream.grant.terms)
+        stream.grant = self._registry.kept(stream.grant)
         self._registry.add(stream)
         due_s = min(self._clock.monotonic() + self._settings.heartbeat_s, stream.ends_at_s)
         heappush(self._timers, (due_s, next(self._order), stream))
@@ -232,32 +233,38 @@ class Broadcast:
             # They have taken note of the change already, so a second pass would leave them out.
             self._spread(postponed)
             update.settle()
+            self._metrics.coalesced_updates.add(n=update.coalesced)
         if committed_ms is not None and written:
             self._metrics.change_latency.observe(max(0, self._clock.wall_ms() - committed_ms) / 1000, written)
 
     async def _tell_slice(self, streams: Sequence[Stream], update: Update, postponed: list[Stream]) -> int:
-        """Tell some streams, and let the loop turn at least once; return how many clients were concerned."""
+        """Tell some streams, and let the loop turn at least once; return how many clients were concerned.
+
+        First what each is told is found out, then all of it is written, so that the processor's caches, which every
+        system call empties, are filled once for a slice and not once for a client.
+        """
         told = 0
-        started_s = perf_counter()
+        offers: list[Offer] = []
+        started_s, now_s = perf_counter(), self._clock.monotonic()
         for stream in streams:
-            told += bool(self._guarded(stream, self._tell, stream, update, postponed))
+            try:
+                if stream.is_over or not stream.take(update):
+                    continue
+                told += 1
+                if stream.makes_client_ask:
+                    postponed.append(stream)
+                elif (offer := stream.offer(now_s)) is not None:
+                    offers.append(offer)
+            except Exception:
+                logger.exception(_FAILED, extra={"kind": stream.kind})
+                self._cut(stream, "error")
             if perf_counter() - started_s > _TURN_S:  # what is evaluated for each client may be a thousand flags
+                write_each(offers)
                 await asyncio.sleep(0)
-                started_s = perf_counter()
+                offers, started_s = [], perf_counter()
+        write_each(offers)
         await asyncio.sleep(0)
         return told
-
-    def _tell(self, stream: Stream, update: Update, postponed: list[Stream]) -> bool:
-        was_behind = stream.is_behind
-        if stream.is_over or not stream.take(update):
-            return False
-        if was_behind:
-            self._metrics.coalesced_updates.add()
-        if stream.makes_client_ask:
-            postponed.append(stream)
-        else:
-            stream.flush()
-        return True
 
     def _spread(self, streams: list[Stream]) -> None:
         """Let clients that will answer with a request do so over a window, not all at once."""
@@ -270,7 +277,7 @@ class Broadcast:
         try:
             return act(*args)
         except Exception:
-            logger.exception("a stream failed and is cut", extra={"kind": stream.kind})
+            logger.exception(_FAILED, extra={"kind": stream.kind})
             self._cut(stream, "error")
             return None
 

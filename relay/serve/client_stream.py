@@ -16,6 +16,7 @@ from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
 from relay.serve.answers import Context, Ledger, native
 from relay.serve.freshness import position_id
+from relay.serve.held import HeldConnection, Offer
 from relay.serve.kept_context import KeptContext
 from relay.serve.stream import Stream, only
 from relay.serve.update import COMPILED_AT_MOST, Outcome, Owed, Update
@@ -52,24 +53,36 @@ class ClientStream(Stream):
         self._needs_put = True
         self._owed: Owed | None = None
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether the client has not been sent all that it was to hear of."""
-        return self._owed is not None
-
     def take(self, update: Update) -> bool:
         """Evaluate what may have changed and note what did."""
-        seen, seen_ms = self._configuration.program, self._seen_ms
-        self._configuration, self._seen_ms = update.after, update.now_ms
+        seen, self._configuration = self._configuration, update.after
+        seen_ms, self._seen_ms = self._seen_ms, update.now_ms
         if self._needs_put:
             return True
         if self._context is None:
             return False
-        outcome = update.outcome(seen, seen_ms, self._context, client_side_only=self.grant.client_side_only)
+        outcome = update.view(seen, self.grant).outcome(seen_ms, self._context)
         if outcome is None:
             return False
-        self._owed = outcome if self._owed is None else self._owed.followed_by(outcome)
+        if self._owed is None:
+            self._owed = outcome
+        else:
+            self._owed = self._owed.followed_by(outcome)
+            update.coalesced += 1
         return True
+
+    def offer(self, now_s: float) -> Offer | None:
+        """Return all that the client lacks: one frame always tells it."""
+        outlet = self._outlet
+        if type(outlet) is not HeldConnection or self._farewell is not None:
+            return super().offer(now_s)
+        if outlet.is_blocked or not outlet.is_open:
+            return None
+        frame = self.next_frame()
+        if frame is None:
+            return None
+        self._sent_at_s = now_s
+        return outlet, outlet.descriptor, frame
 
     def over(self) -> None:
         """Let go of the context: timers may hold on to the stream for a while."""
@@ -81,7 +94,7 @@ class ClientStream(Stream):
         if self._context is None:
             return None
         if self._needs_put:
-            self._needs_put = False
+            self._needs_put, self._owed = False, None
             return self._put(self._context.parsed())
         owed, self._owed = self._owed, None
         if owed is None:

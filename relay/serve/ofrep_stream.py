@@ -66,11 +66,11 @@ class OfrepStream(Stream):
 
     def take(self, update: Update) -> bool:
         """Find out whether the client would be answered otherwise now."""
-        seen, seen_ms = self._configuration.program, self._seen_ms
-        self._configuration, self._seen_ms = update.after, update.now_ms
+        seen, self._configuration = self._configuration, update.after
+        seen_ms, self._seen_ms = self._seen_ms, update.now_ms
         if self._must_ask or self.is_over:
             return False
-        view = update.view(seen, client_side_only=self.grant.client_side_only)
+        view = update.view(seen, self.grant)
         if self._context is None:  # it was too large for the token
             self._must_ask = view.may_concern
         else:

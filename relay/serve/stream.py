@@ -14,7 +14,7 @@ from relay.protocol.changes import Goodbye, MessageName
 from relay.protocol.encode import encode_goodbye
 from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
-from relay.serve.held import HeldConnection
+from relay.serve.held import HeldConnection, Offer
 from relay.serve.outlet import Outlet
 from relay.serve.update import Update
 from relay.settings import Streams as StreamSettings
@@ -74,11 +74,6 @@ class Stream:
         return encode_event(MessageName.GOODBYE, (encode_goodbye(Goodbye(reason, retry_ms)),), retry_ms=retry_ms)
 
     @property
-    def is_behind(self) -> bool:
-        """Whether what the stream will be told next is told together with what its client still lacks."""
-        return False
-
-    @property
     def is_between_messages(self) -> bool:
         """Whether a new message may begin now."""
         return True
@@ -101,6 +96,11 @@ class Stream:
                 return
             self._sent_at_s = self._clock.monotonic()
             outlet.write(frame)
+
+    def offer(self, now_s: float) -> Offer | None:  # noqa: ARG002 - for those who have something to offer
+        """Send all that the client lacks, or return it, for whoever writes many at once in this very turn."""
+        self.flush()
+        return None
 
     def end(self, reason: str) -> bool:
         """End the stream with a reason, as soon as the client takes it. Return whether this is news."""

@@ -13,6 +13,7 @@ from relay.engine.context import UNIT, attribute, lookup
 from relay.engine.dependencies import depends_on
 from relay.engine.model import Attribute, Environment, Evaluation
 from relay.engine.program import Program
+from relay.serve.access import Grant
 from relay.serve.answers import Context, Ledger
 from relay.serve.kept_context import KeptContext
 from relay.serve.relevance import is_visible, same_answer, timed_flags, touched_flags
@@ -89,20 +90,23 @@ class Update:
         self.outcomes: dict[tuple[object, ...], Outcome] = {}
         self._timed = timed_flags(after.environment)
         self._views: dict[tuple[int, bool], View] = {}
+        self.coalesced = 0
+        self._latest: tuple[Configuration, Grant, View] | None = None
 
-    def outcome(self, seen: Program, seen_ms: int, context: KeptContext, *, client_side_only: bool) -> Outcome | None:
-        """Return what answers this context otherwise now than under `seen` at `seen_ms`; None if nothing does."""
-        return self.view(seen, client_side_only=client_side_only).outcome(seen_ms, context)
-
-    def view(self, seen: Program, *, client_side_only: bool) -> "View":
-        """Return how this looks to clients that have seen a program."""
+    def view(self, seen: Configuration, grant: Grant) -> "View":
+        """Return how this looks to clients that were told of `seen` and have this grant."""
+        latest = self._latest
+        if latest is not None and latest[0] is seen and latest[1] is grant:
+            return latest[2]
         # Nearly every stream has seen the same revision, so this is worked out about once. The view holds the program,
         # or its id might come to name another one.
-        name = (id(seen), client_side_only)
+        program, client_side_only = seen.program, grant.client_side_only
+        name = (id(program), client_side_only)
         found = self._views.get(name)
         if found is None:
-            touched = touched_flags(seen.environment, self.after.environment) | self._timed
-            found = self._views[name] = View(self, seen, touched, client_side_only=client_side_only)
+            touched = touched_flags(program.environment, self.after.environment) | self._timed
+            found = self._views[name] = View(self, program, touched, client_side_only=client_side_only)
+        self._latest = seen, grant, found
         return found
 
     def settle(self) -> None:
@@ -133,21 +137,20 @@ class View:
         self._gone = frozenset(gone)
         # A change that touches many flags must not make one client wait until all of them are compiled.
         self._may_compile = len(touched) <= COMPILED_AT_MOST
+        self.may_concern = bool(self._kept or self._new or self._gone)
         self._is_timed = False
         self._attributes = self._attributes_of((before, after))
         self._remembered: dict[tuple[object, ...], object] = {}
-
-    @property
-    def may_concern(self) -> bool:
-        """Whether there is a context to which this may mean anything."""
-        return bool(self._kept or self._new or self._gone)
+        # The one answer to every context, once it is known that there is only one.
+        self._to_all: object = _UNKNOWN if self.may_concern else None
 
     def outcome(self, seen_ms: int, context: KeptContext) -> Outcome | None:
         """Return what it means to a client that was told of `seen_ms` last."""
-        if not self.may_concern:
-            return None
+        found = self._to_all
+        if found is not _UNKNOWN:
+            return found  # type: ignore[return-value]  # what is known is an outcome or None
         attributes = self._attributes
-        name = None if attributes is None else values_of(context.parsed(), attributes) if attributes else ()
+        name = None if attributes is None else values_of(context.parsed(), attributes)
         if name is None:
             return self._worked_out(seen_ms, context.parsed())
         if self._is_timed:
@@ -155,9 +158,11 @@ class View:
         found = self._remembered.get(name, _UNKNOWN)
         if found is _UNKNOWN:
             found = self._worked_out(seen_ms, context.parsed())
-            if len(self._remembered) < _REMEMBERED:
+            if not name:
+                self._to_all = found
+            elif len(self._remembered) < _REMEMBERED:
                 self._remembered[name] = found
-        return found  # type: ignore[return-value]  # what is remembered is an outcome or None
+        return found  # type: ignore[return-value]
 
     def _attributes_of(self, environments: tuple[Environment, Environment]) -> tuple[Attribute, ...] | None:
         """Return what the touched flags depend on; None where every client is one of its own."""

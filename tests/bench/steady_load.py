@@ -83,15 +83,13 @@ def measure(selector: selectors.BaseSelector, connections: list[socket.socket], 
             number += 1
             continue
         for key, _ in selector.select(due - now):
-            if key.fileobj is sys.stdin:
+            if not isinstance(key.fileobj, socket.socket):
                 sys.stdin.readline()
                 return times
-            assert isinstance(key.fileobj, socket.socket)
             data = key.fileobj.recv(65_536)
             heard = time.perf_counter()
             waiting = sent[key.fd]
-            for _ in range(data.count(b"HTTP/1.1 200")):
-                times.append((heard - waiting.popleft()) * 1000)
+            times += [(heard - waiting.popleft()) * 1000 for _ in range(data.count(b"HTTP/1.1 200"))]
 
 
 def main(port: int, core: int, request: bytes) -> None:

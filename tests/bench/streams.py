@@ -32,11 +32,11 @@ from tests.faults.pair import Pair
 from tests.stack import free_port, until
 
 CLIENTS = int(os.environ.get("HALYARD_BENCH_STREAMS", "10000"))
-ROUNDS = 5
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
 BAD = 100
 AT_ONCE = 400
 SERVER_CORE, CLIENT_CORE = 0, 1
-MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+MODULE = "/usr/lib/nginx/modules/ngx_nchan_module.so"
 FLAG, FILLER = "bench-everybody", "bench-filler"
 FILLING = 60_000
 Figures = dict[str, Any]
@@ -53,6 +53,16 @@ def pin(pid: int, core: int) -> None:
     if (os.cpu_count() or 1) > 1:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {core})
+
+
+def is_there(path: str) -> bool:
+    """Tell whether there is such a file."""
+    return Path(path).exists()
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Clients:
@@ -164,8 +174,8 @@ class Nchan:
         )
 
         async def worker() -> int | None:
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            return int(children[0]) if children and await self._answers(pair) else None
+            children = children_of(process.pid)
+            return children[0] if children and await self._answers(pair) else None
 
         try:
             self.pid = await until("nchan answers", worker)
@@ -186,6 +196,13 @@ class Nchan:
         headers = {"X-EventSource-Event": "patch", "Content-Type": "text/plain"}
         async with pair.session.post(f"http://127.0.0.1:{self.port}/pub", data=data, headers=headers) as answer:
             assert answer.status < 300, await answer.text()
+
+
+def cpu_ms(pid: int) -> tuple[float, float]:
+    """Return what a process has used in user and in system mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    user, system = (int(fields[index]) * 1000 / os.sysconf("SC_CLK_TCK") for index in (11, 12))
+    return user, system
 
 
 async def heard(clients: Clients, change: Any) -> Figures:
@@ -211,9 +228,10 @@ def medians(rounds: list[Figures]) -> Figures:
 
 async def fanout(relay: Relay) -> Figures:
     """Measure rounds of relay and nchan in turn."""
+    if not is_there(MODULE):
+        return {"left_out": f"not on this machine: {MODULE}"}
     base = rss_mib(relay.pid)
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
         nchan = Nchan(Path(directory))
         async with Clients.started() as own, Clients.started() as others, nchan.running(relay.pair):
             nchan_base = rss_mib(nchan.pid)
@@ -310,8 +328,6 @@ PARTS = {"fanout": fanout, "stuck": stuck, "storm": storm}
 
 async def bench_streams(pair: Pair, *parts: str) -> Figures:
     """Measure the parts, all by default. The pair must have been started for this and nothing else."""
-    if "fanout" in parts and not MODULE.exists():
-        return {"left_out": f"not on this machine: {MODULE}"}
     relay = Relay(pair)
     assert pair.upstream_process is not None
     pin(relay.pid, SERVER_CORE)
