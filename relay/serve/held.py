@@ -8,6 +8,8 @@ it should is told by the stream's own last event. What a client still sends is r
 
 import asyncio
 import os
+import socket
+import struct
 from collections.abc import Iterable, MutableSet
 from typing import Any, Final, Protocol
 
@@ -16,6 +18,7 @@ from relay.serve.guard import Scope
 HOLDING: Final = "halyard.holding"
 # Nobody has anything to say behind a request for a stream; who goes on all the same is no client of ours.
 _IGNORED_BYTES: Final = 64 << 10
+_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Holder(Protocol):
@@ -69,8 +72,14 @@ class HeldConnection(asyncio.Protocol):
         return self.transport.get_write_buffer_size()
 
     def cut(self) -> None:
-        """End the connection at once, whatever the client has not taken."""
+        """End the connection at once, whatever the client has not taken; the kernel forgets that, too.
+
+        Else it would go on offering it for minutes, in memory that no limit of ours counts.
+        """
         self.is_open = False
+        connected = self.transport.get_extra_info("socket")
+        if connected is not None and connected.fileno() != -1:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
     def close(self) -> None:
@@ -99,7 +108,8 @@ class HeldConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """End with the client's side: who has shut it, a browser or a proxy, is gone and takes nothing more."""
-        self.cut()
+        self.is_open = False
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why does not matter
         """Hear that it is over."""

@@ -72,24 +72,26 @@ def measure(selector: selectors.BaseSelector, connections: list[socket.socket], 
     """Send at the pace until the input says to end; return the latencies in milliseconds."""
     sent: dict[int, deque[float]] = {each.fileno(): deque() for each in connections}
     times: list[float] = []
-    start, number = time.perf_counter(), 0
-    while True:
+    start, number, is_over = time.perf_counter(), 0, False
+    while not is_over or any(sent.values()):
         due = start + number / PER_S
         now = time.perf_counter()
-        if now >= due:
+        if now >= due and not is_over:
             connection = connections[number % CONNECTIONS]
             connection.sendall(request)
             sent[connection.fileno()].append(due)
             number += 1
             continue
-        for key, _ in selector.select(due - now):
+        for key, _ in selector.select(max(0.0, due - now)):
             if not isinstance(key.fileobj, socket.socket):
                 sys.stdin.readline()
-                return times
+                is_over = True
+                continue
             data = key.fileobj.recv(65_536)
             heard = time.perf_counter()
             waiting = sent[key.fd]
             times += [(heard - waiting.popleft()) * 1000 for _ in range(data.count(b"HTTP/1.1 200"))]
+    return times
 
 
 def main(port: int, core: int, request: bytes) -> None:
