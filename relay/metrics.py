@@ -149,6 +149,9 @@ class RelayMetrics(Collector):
         self.streams_opened = Tally(name("streams_opened"), "Streams begun, by kind.", ("kind",))
         self.goodbyes = Tally(name("goodbyes"), "Streams ended by this side, by kind and reason.", ("kind", "reason"))
         self.streams_open = Gauge(name("streams_open"), "Streams open now, by kind.", ("kind",))
+        self.streams_postponed = Tally(
+            name("streams_postponed"), "Streams sent away because too many were being opened at once."
+        )
         self.coalesced_updates = Tally(
             name("coalesced_updates"), "Changes told together with earlier ones to a client that was behind."
         )

@@ -9,11 +9,10 @@ besides its request's own, and no client is waited for: one that takes nothing i
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from time import perf_counter
 from typing import Final
 
 from relay.clock import Clock, parse_rfc3339_ms
@@ -21,11 +20,14 @@ from relay.engine.evaluate import next_change_at
 from relay.errors import Problem
 from relay.metrics import RelayMetrics
 from relay.serve.access import Access, Grant
+from relay.serve.blocked import Blocked
 from relay.serve.guard import Receive, Scope, Send
-from relay.serve.held import Holding, Offer, holding_of, write_each
+from relay.serve.held import Holding, holding_of
 from relay.serve.outlet import Outlet, connection_of, until_disconnected
+from relay.serve.problems import unavailable
 from relay.serve.registry import SLICE, Registry, slices
 from relay.serve.stream import Stream
+from relay.serve.telling import tell
 from relay.serve.update import Update
 from relay.serve.waiting import Arrivals
 from relay.settings import Streams as StreamSettings
@@ -37,9 +39,8 @@ TICK_S: Final = 0.1
 _EXPIRY_CHECK_S: Final = 1.0
 # After a goodbye has been said to everybody, what the last clients get to take it.
 _LINGER_S: Final = 1.0
-# How long a publish may keep the loop before requests get their turn.
-_TURN_S: Final = 0.005
-_FAILED: Final = "a stream failed and is cut"
+# Another time for each of those who are sent away, or they would come back together.
+_COME_BACK_S: Final = (1, 10)
 
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -61,7 +62,7 @@ class Broadcast:
         self._clock = clock
         self._metrics = metrics
         self._registry = Registry(settings)
-        self._blocked_since: dict[Stream, float] = {}
+        self._blocked = Blocked(settings.send_deadline_s)
         self._timers: list[tuple[float, int, Stream]] = []
         self._flushes: list[tuple[float, int, Stream]] = []
         self._order = count()
@@ -84,7 +85,7 @@ class Broadcast:
         """
         if scope["method"] == "HEAD":
             raise Problem(405, "method_not_allowed", "A stream has no HEAD.", headers={"Allow": "GET"})
-        self._registry.admit(stream.grant.fingerprint)
+        self.admit(stream.grant.fingerprint)
         self._begin(stream)
         holding = holding_of(scope)
         if holding is None:
@@ -133,9 +134,13 @@ class Broadcast:
         """Make sure that one more stream may be opened with this key, before any work is done for it.
 
         Raises:
-            Problem: see `Registry.admit`.
+            Problem: see `Registry.admit`; 503 while too much waits for clients that have not taken their first frames.
         """
         self._registry.admit(key_fingerprint)
+        if self._blocked.waiting_bytes > self._settings.waiting_bytes:
+            self._metrics.streams_postponed.add()
+            after_s = random.randint(*_COME_BACK_S)  # noqa: S311 - spreads load, protects nothing
+            raise unavailable("opening_too_many_streams", "Too many streams are being opened; come back.", after_s)
 
     def counts(self) -> dict[str, int]:
         """Return how many streams of each kind are open. May be asked from another thread."""
@@ -144,7 +149,7 @@ class Broadcast:
     @property
     def blocked(self) -> int:
         """Return how many clients take nothing at the moment."""
-        return len(self._blocked_since)
+        return len(self._blocked)
 
     def _begin(self, stream: Stream) -> None:
         stream.grant = self._registry.kept(stream.grant)
@@ -155,20 +160,20 @@ class Broadcast:
 
     # --- what the connections tell, see `relay.serve.held.Holder` ---------------------------------------------------
 
-    def on_blocked(self, stream: Stream, waiting_bytes: int) -> None:  # noqa: ARG002
+    def on_blocked(self, stream: Stream, waiting_bytes: int) -> None:
         """Give a client that does not take its bytes a deadline."""
-        self._blocked_since[stream] = self._clock.monotonic()
+        self._blocked.add(stream, self._clock.monotonic(), waiting_bytes)
 
     def on_ready(self, stream: Stream) -> None:
         """Send what came up while the client was busy."""
-        self._blocked_since.pop(stream, None)
+        self._blocked.discard(stream)
         self._guarded(stream, stream.flush)
 
     def on_lost(self, stream: Stream) -> None:
         """Forget a stream."""
         stream.over()
         self._registry.discard(stream)
-        self._blocked_since.pop(stream, None)
+        self._blocked.discard(stream)
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
@@ -228,7 +233,7 @@ class Broadcast:
         written = 0
         try:
             for slice_ in slices(streams):
-                written += await self._tell_slice(slice_, update, postponed)
+                written += await tell(slice_, update, self._clock.monotonic(), postponed, self._fail)
         finally:
             # They have taken note of the change already, so a second pass would leave them out.
             self._spread(postponed)
@@ -236,35 +241,6 @@ class Broadcast:
             self._metrics.coalesced_updates.add(n=update.coalesced)
         if committed_ms is not None and written:
             self._metrics.change_latency.observe(max(0, self._clock.wall_ms() - committed_ms) / 1000, written)
-
-    async def _tell_slice(self, streams: Sequence[Stream], update: Update, postponed: list[Stream]) -> int:
-        """Tell some streams, and let the loop turn at least once; return how many clients were concerned.
-
-        First what each is told is found out, then all of it is written, so that the processor's caches, which every
-        system call empties, are filled once for a slice and not once for a client.
-        """
-        told = 0
-        offers: list[Offer] = []
-        started_s, now_s = perf_counter(), self._clock.monotonic()
-        for stream in streams:
-            try:
-                if stream.is_over or not stream.take(update):
-                    continue
-                told += 1
-                if stream.makes_client_ask:
-                    postponed.append(stream)
-                elif (offer := stream.offer(now_s)) is not None:
-                    offers.append(offer)
-            except Exception:
-                logger.exception(_FAILED, extra={"kind": stream.kind})
-                self._cut(stream, "error")
-            if perf_counter() - started_s > _TURN_S:  # what is evaluated for each client may be a thousand flags
-                write_each(offers)
-                await asyncio.sleep(0)
-                offers, started_s = [], perf_counter()
-        write_each(offers)
-        await asyncio.sleep(0)
-        return told
 
     def _spread(self, streams: list[Stream]) -> None:
         """Let clients that will answer with a request do so over a window, not all at once."""
@@ -276,10 +252,13 @@ class Broadcast:
         """Do something for one stream, such that its failure is not the failure of all others."""
         try:
             return act(*args)
-        except Exception:
-            logger.exception(_FAILED, extra={"kind": stream.kind})
-            self._cut(stream, "error")
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._fail(stream, error)
             return None
+
+    def _fail(self, stream: Stream, error: Exception) -> None:
+        logger.error("a stream failed and is cut", exc_info=error, extra={"kind": stream.kind})
+        self._cut(stream, "error")
 
     # --- keys -------------------------------------------------------------------------------------------------------
 
@@ -323,9 +302,8 @@ class Broadcast:
             self._tick(self._clock.monotonic())
 
     def _tick(self, now_s: float) -> None:
-        for stream, since_s in tuple(self._blocked_since.items()):
-            if now_s - since_s >= self._settings.send_deadline_s:
-                self._cut(stream, "slow")
+        for stream in self._blocked.overdue(now_s):
+            self._cut(stream, "slow")
         while self._flushes and self._flushes[0][0] <= now_s:
             _, _, stream = heappop(self._flushes)
             self._guarded(stream, stream.flush)
@@ -391,7 +369,7 @@ class Broadcast:
             self._metrics.goodbyes.add(stream.kind, reason)
 
     def _cut(self, stream: Stream, reason: str) -> None:
-        self._blocked_since.pop(stream, None)
+        self._blocked.discard(stream)
         self._metrics.goodbyes.add(stream.kind, reason)
         stream.cut()
 

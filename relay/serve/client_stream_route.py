@@ -33,6 +33,7 @@ class ClientStreamRoute:
     async def _stream(self, scope: Scope, receive: Receive) -> ClientStream:
         services = self._services
         held = services.access.authenticate(scope, key_in_query=True)
+        services.streams.admit(held.fingerprint)
         limits = services.settings.limits
         if scope["method"] == "POST":
             raw = await read_body(scope, receive, limits.context_bytes, limits.body_s)

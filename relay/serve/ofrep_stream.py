@@ -130,6 +130,7 @@ class OfrepStreamRoute:
         if found is None or configuration.ref.id not in opened:
             raise Problem(401, "stream_token_revoked", "The key behind this stream URL is not valid any more.")
         grant = services.access.check(scope, found, terms_of(scope))
+        services.streams.admit(grant.fingerprint)
         last_event_id = header(scope, b"last-event-id")
         slot = slot_of(services.clock.wall_ms(), services.settings.streams.ofrep_token_s)
         if not slot - 1 <= token.slot <= slot + 1:

@@ -110,6 +110,11 @@ class Stream:
         self.flush()
         return True
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Return how much was written that the client has not taken, as far as that is known."""
+        return self._outlet.waiting_bytes if isinstance(self._outlet, HeldConnection) else 0
+
     def cut(self) -> None:
         """End the stream now, whatever the client has not taken."""
         self.was_cut = True

@@ -7,12 +7,14 @@ import socket
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from relay.protocol.keys import Kind
 from relay.protocol.sse import SseEvent, SseParser
+from relay.serve.blocked import Blocked
 from relay.serve.holding import HoldingProtocol
 from relay.settings import Serve, Streams
 from tests.clocks import FakeClock, settle
@@ -287,3 +289,55 @@ async def test_a_stopping_server_leaves_streams_their_goodbye(live: Live) -> Non
         await settle()
         live.world.commit({"beta": flag(enabled=False)})
         assert [event.event for event in await client.until(2)] == ["put", "patch"]
+
+
+# --- what may wait for all of them ------------------------------------------------------------------------------------
+
+
+async def test_while_too_much_waits_for_others_no_stream_begins(live: Live) -> None:
+    """A storm of clients that do not take their first frames costs bounded memory; who is there already goes on."""
+    streams = live.world.services.streams
+    async with raw(live, request(live.world)) as present:
+        await present.begin()
+        await present.until(1)
+        live.world.commit({"big": large(0)})
+        await until(lambda: streams.blocked == 1)
+        await present.until(2)
+        streams._settings = streams._settings.model_copy(update={"waiting_bytes": 100_000})
+        async with raw(live, request(live.world)) as greedy:
+            await until(lambda: streams.blocked == 1)
+            refused = [await live.refused(PATH) for _ in range(8)]
+            assert {(each.status, each.json["code"]) for each in refused} == {(503, "opening_too_many_streams")}
+            waits = {int(each.headers["retry-after"]) for each in refused}
+            assert len(waits) > 1
+            assert min(waits) >= 1
+            live.world.commit({"beta": flag(enabled=False)})
+            assert [event.event for event in await present.until(3)][2] == "patch"
+            await greedy.begin()
+            await greedy.until(1)
+        assert live.world.metrics.streams_postponed.total() == 8
+        async with raw(live, request(live.world)) as later:
+            await later.begin()
+            assert b" 200 " in later.head
+
+
+class Waiting:
+    """A stream of which somebody else says how much waits for its client."""
+
+    def __init__(self) -> None:
+        self.waiting_bytes = 0
+
+
+def test_who_comes_on_gets_another_deadline_and_who_creeps_does_not() -> None:
+    """A long frame on a thin line goes on; a byte a second is as good as nothing. The sum follows."""
+    blocked = Blocked(10)
+    thin, creeping = cast("Any", Waiting()), cast("Any", Waiting())
+    blocked.add(thin, 0, 100_000)
+    blocked.add(creeping, 0, 100_000)
+    assert blocked.overdue(9.9) == []
+    thin.waiting_bytes, creeping.waiting_bytes = 80_000, 99_990
+    assert blocked.overdue(10) == [creeping]
+    assert (len(blocked), blocked.waiting_bytes) == (1, 80_000)
+    assert blocked.overdue(19.9) == []
+    assert blocked.overdue(20) == [thin]
+    assert (len(blocked), blocked.waiting_bytes) == (0, 0)
