@@ -8,6 +8,7 @@ tests/relay/test_server.py.
 
 import asyncio
 import socket
+from functools import partial
 from typing import Any, cast
 
 from uvicorn._types import ASGI3Application
@@ -17,6 +18,7 @@ from uvicorn.server import ServerState
 
 from relay.serve.held import HOLDING, HeldConnection, Holder
 from relay.serve.outlet import EXTENSION
+from relay.serve.turnstile import PATHS, Turnstile
 
 
 class HoldingProtocol(HttpToolsProtocol):
@@ -28,8 +30,11 @@ class HoldingProtocol(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        turnstile: Turnstile,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._turnstile = turnstile
         self._extensions: dict[str, object] = {EXTENSION: self, HOLDING: self}
         self._answering: RequestResponseCycle | None = None
 
@@ -50,7 +55,14 @@ class HoldingProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        if cycle.scope["path"] in PATHS:
+            self._turnstile.enter(partial(self._begin_stream, cycle, app))
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begin_stream(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if not cycle.disconnected:
+            super()._start_asgi_task(cycle, app)
 
     # --- what is lent -----------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 from relay.errors import Problem
 from relay.metrics import Tally
 from relay.serve.holding import HoldingProtocol
+from relay.serve.turnstile import Turnstile
 from relay.settings import Limits
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class LimitedProtocol(HoldingProtocol):
     when it has been answered. `_fed_bytes` counts what came since the segment in which the last request ended.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - uvicorn's own, and what is ours
         self,
         config: Config,
         server_state: ServerState,
@@ -64,8 +65,9 @@ class LimitedProtocol(HoldingProtocol):
         *,
         limits: Limits,
         refused: Tally,
+        turnstile: Turnstile,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(config, server_state, app_state, _loop, turnstile=turnstile)
         self._limits = limits
         self._refused = refused
         self._refusal: Problem | None = None

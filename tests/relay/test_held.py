@@ -5,8 +5,10 @@ import contextlib
 import gc
 import socket
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from itertools import pairwise
 from typing import Any, cast
 
 import orjson
@@ -16,6 +18,7 @@ from relay.protocol.keys import Kind
 from relay.protocol.sse import SseEvent, SseParser
 from relay.serve.blocked import Blocked
 from relay.serve.holding import HoldingProtocol
+from relay.serve.turnstile import PER_TURN, Turnstile
 from relay.settings import Serve, Streams
 from tests.clocks import FakeClock, settle
 from tests.relay.live import Live, context_parameter, data, serving, until
@@ -341,3 +344,42 @@ def test_who_comes_on_gets_another_deadline_and_who_creeps_does_not() -> None:
     assert blocked.overdue(19.9) == []
     assert blocked.overdue(20) == [thin]
     assert (len(blocked), blocked.waiting_bytes) == (0, 0)
+
+
+# --- a storm ----------------------------------------------------------------------------------------------------------
+
+
+async def test_streams_that_arrive_together_begin_a_few_in_each_turn() -> None:
+    """In their order, however many there are; one that fails takes nobody's turn."""
+    turnstile, begun = Turnstile(), list[int]()
+
+    def begin(number: int) -> None:
+        begun.append(number)
+        if number == 1:
+            raise RuntimeError
+
+    loop, heard = asyncio.get_running_loop(), list[object]()
+    loop.set_exception_handler(lambda _, what: heard.append(what["exception"]))
+    for number in range(20):
+        turnstile.enter(partial(begin, number))
+    counts = []
+    while len(turnstile):
+        await asyncio.sleep(0)
+        counts.append(len(begun))
+    assert begun == list(range(20))
+    assert max(after - before for before, after in pairwise([0, *counts])) == PER_TURN
+    assert len(heard) == 1
+
+
+async def test_a_request_that_ended_before_its_turn_is_not_begun(live: Live) -> None:
+    """Nothing is evaluated for who has left while waiting."""
+    held: list[Callable[[], None]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Turnstile, "enter", lambda _, begin: held.append(begin))
+        async with raw(live, request(live.world)) as client:
+            await until(lambda: held)
+            client.writer.transport.abort()
+            await until(lambda: live.server.connections == 0)
+    held[0]()
+    await settle()
+    assert live.world.metrics.streams_opened.value("client") == 0
