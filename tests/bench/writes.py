@@ -67,8 +67,6 @@ async def bench_writes(pair: Pair) -> Figures:
                 "with_idempotency_key_per_s": await _writes(pair, CONNECTIONS, with_key=True),
             }
             best = {name: max(best[name], figure) for name, figure in figures.items()}
-    pair.start_relay()
-    await pair.relay_connected()
     return {
         **{name: round(figure) for name, figure in best.items()},
         "connections": CONNECTIONS,
