@@ -18,6 +18,7 @@ import uvicorn
 from relay.errors import BadSettings
 from relay.metrics import Tally
 from relay.serve.http_limits import LimitedProtocol
+from relay.serve.turnstile import Turnstile
 from relay.settings import Serve
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class HttpServer:
         config = uvicorn.Config(
             cast("Any", app),
             http=cast(
-                "type[asyncio.Protocol]", functools.partial(LimitedProtocol, limits=settings.limits, refused=refused)
+                "type[asyncio.Protocol]",
+                functools.partial(LimitedProtocol, limits=settings.limits, refused=refused, turnstile=Turnstile()),
             ),
             ws="none",
             lifespan="off",
