@@ -178,6 +178,12 @@ class RelayMetrics(Collector):
         self.streams_opened = Tally(name("streams_opened"), "Streams begun, by kind.", ("kind",))
         self.goodbyes = Tally(name("goodbyes"), "Streams ended by this side, by kind and reason.", ("kind", "reason"))
         self.streams_open = Gauge(name("streams_open"), "Streams open now, by kind.", ("kind",))
+        self.streams_postponed = Tally(
+            name("streams_postponed"), "Streams sent away because too many were being opened at once."
+        )
+        self.coalesced_updates = Tally(
+            name("coalesced_updates"), "Changes told together with earlier ones to a client that was behind."
+        )
         self.streams_blocked = Gauge(name("streams_blocked"), "Streams whose client takes nothing at the moment.")
         self.streams_limit = Gauge(name("streams_limit"), "Most open streams; more are refused.")
         self.change_latency = Distribution(

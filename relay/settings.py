@@ -113,6 +113,11 @@ class Streams(Group):
         ge=4 * KIB,
         description="SO_SNDBUF of a stream, so that the kernel cannot hide a client that stopped reading.",
     )
+    waiting_bytes: int = Field(
+        default=64 * MIB,
+        ge=64 * KIB,
+        description="Bytes written to streams and not taken by their clients; beyond it, new ones are answered 503.",
+    )
     context_bytes: int = Field(
         default=8 * KIB, ge=256, description="Largest context of a stream, as JSON without spaces; larger ones are 413."
     )

@@ -4,7 +4,7 @@ One shape for every native answer: `value`, `variation`, `reason`, and `error_co
 answered is counted under its source, unless the flag has analytics off.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 from relay.engine.model import Evaluation
@@ -47,8 +47,10 @@ class Ledger:
         self._counters = counters
         self._metrics = metrics
 
-    def enter(self, configuration: Configuration, evaluations: Mapping[str, Evaluation], source: Source) -> None:
-        """Count answered evaluations, given by flag key."""
+    def enter(
+        self, configuration: Configuration, evaluations: Mapping[str, Evaluation], source: Source, times: int = 1
+    ) -> None:
+        """Count answered evaluations, given by flag key; `times` clients had the same answers."""
         flags = configuration.environment.flags
         environment_id = configuration.ref.id
         count = self._counters.count
@@ -56,35 +58,12 @@ class Ledger:
             flag = flags[key]
             if flag.analytics:
                 count(
-                    environment_id, flag.id, evaluation.variation, evaluation.reason, source, 1, evaluation.error_code
+                    environment_id,
+                    flag.id,
+                    evaluation.variation,
+                    evaluation.reason,
+                    source,
+                    times,
+                    evaluation.error_code,
                 )
-        self._metrics.evaluations.add(source, n=len(evaluations))
-
-
-class SharedFrames:
-    """Bytes that many clients are sent after one change: whoever has the same answers gets the same object.
-
-    Holds the frames of the newest configuration that was asked for, up to a maximum; the engine gives equal answers as
-    the same object, so their identities name a frame. The answers are kept beside it, or an identity could pass on.
-    """
-
-    def __init__(self, max_frames: int = 1_024) -> None:
-        self._max_frames = max_frames
-        self._configuration: Configuration | None = None
-        self._frames: dict[tuple[object, ...], tuple[Mapping[str, Evaluation], bytes]] = {}
-
-    def get(
-        self,
-        configuration: Configuration,
-        evaluations: Mapping[str, Evaluation],
-        make: Callable[[Configuration, Mapping[str, Evaluation]], bytes],
-    ) -> bytes:
-        """Return the frame that tells of these evaluations, made at most once."""
-        if configuration is not self._configuration or len(self._frames) >= self._max_frames:
-            self._configuration = configuration
-            self._frames = {}
-        name = (*evaluations, *map(id, evaluations.values()))
-        found = self._frames.get(name)
-        if found is None:
-            found = self._frames[name] = (evaluations, make(configuration, evaluations))
-        return found[1]
+        self._metrics.evaluations.add(source, n=len(evaluations) * times)

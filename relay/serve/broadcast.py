@@ -20,11 +20,15 @@ from relay.engine.evaluate import next_change_at
 from relay.errors import Problem
 from relay.metrics import RelayMetrics
 from relay.serve.access import Access, Grant
+from relay.serve.blocked import Blocked
 from relay.serve.guard import Receive, Scope, Send
+from relay.serve.held import Holding, holding_of
 from relay.serve.outlet import Outlet, connection_of, until_disconnected
+from relay.serve.problems import unavailable
 from relay.serve.registry import SLICE, Registry, slices
-from relay.serve.relevance import Update
 from relay.serve.stream import Stream
+from relay.serve.telling import tell
+from relay.serve.update import Update
 from relay.serve.waiting import Arrivals
 from relay.settings import Streams as StreamSettings
 from relay.sync.store import Store, Swap
@@ -35,6 +39,8 @@ TICK_S: Final = 0.1
 _EXPIRY_CHECK_S: Final = 1.0
 # After a goodbye has been said to everybody, what the last clients get to take it.
 _LINGER_S: Final = 1.0
+# Another time for each of those who are sent away, or they would come back together.
+_COME_BACK_S: Final = (1, 10)
 
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -56,7 +62,7 @@ class Broadcast:
         self._clock = clock
         self._metrics = metrics
         self._registry = Registry(settings)
-        self._blocked_since: dict[Stream, float] = {}
+        self._blocked = Blocked(settings.send_deadline_s)
         self._timers: list[tuple[float, int, Stream]] = []
         self._flushes: list[tuple[float, int, Stream]] = []
         self._order = count()
@@ -79,20 +85,43 @@ class Broadcast:
         """
         if scope["method"] == "HEAD":
             raise Problem(405, "method_not_allowed", "A stream has no HEAD.", headers={"Allow": "GET"})
-        self._registry.admit(stream.grant.fingerprint)
+        self.admit(stream.grant.fingerprint)
         self._begin(stream)
+        holding = holding_of(scope)
+        if holding is None:
+            await self._carry(stream, scope, receive, send)
+        else:
+            await self._hand_over(stream, holding, send)
+
+    async def _hand_over(self, stream: Stream, holding: Holding, send: Send) -> None:
+        """Begin the answer and return: the connection then tells what becomes of it."""
+        try:
+            holding.limit_send_buffer(self._settings.send_buffer_bytes)
+            holding.end_with_connection()
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            connection = holding.hold(stream, self)
+        except ConnectionError:
+            self.on_lost(stream)
+        except BaseException:
+            self.on_lost(stream)
+            raise
+        else:
+            self._guarded(stream, stream.open, connection)
+
+    async def _carry(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
+        """Write through the request, for as long as it lives."""
         try:
             connection = connection_of(scope)
             connection.limit_send_buffer(self._settings.send_buffer_bytes)
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-            stream.open(Outlet(send, connection, lambda: self._on_blocked(stream), lambda: self._on_ready(stream)))
+            stream.open(Outlet(send, connection, partial(self.on_blocked, stream, 0), partial(self.on_ready, stream)))
             await until_disconnected(receive)
         except asyncio.CancelledError:
             # A server that lends no connection can only be left; anybody else's cancellation is not ours to keep.
             if not stream.was_cut:
                 raise
         finally:
-            self._finish(stream)
+            self.on_lost(stream)
 
     def flush_later(self, stream: Stream, delay_s: float) -> None:
         """Let a stream send what it owes after a while, in place of at once."""
@@ -105,9 +134,13 @@ class Broadcast:
         """Make sure that one more stream may be opened with this key, before any work is done for it.
 
         Raises:
-            Problem: see `Registry.admit`.
+            Problem: see `Registry.admit`; 503 while too much waits for clients that have not taken their first frames.
         """
         self._registry.admit(key_fingerprint)
+        if self._blocked.waiting_bytes > self._settings.waiting_bytes:
+            self._metrics.streams_postponed.add()
+            after_s = random.randint(*_COME_BACK_S)  # noqa: S311 - spreads load, protects nothing
+            raise unavailable("opening_too_many_streams", "Too many streams are being opened; come back.", after_s)
 
     def counts(self) -> dict[str, int]:
         """Return how many streams of each kind are open. May be asked from another thread."""
@@ -116,26 +149,31 @@ class Broadcast:
     @property
     def blocked(self) -> int:
         """Return how many clients take nothing at the moment."""
-        return len(self._blocked_since)
+        return len(self._blocked)
 
     def _begin(self, stream: Stream) -> None:
-        stream.grant = stream.grant.kept(stream.grant.terms)
+        stream.grant = self._registry.kept(stream.grant)
         self._registry.add(stream)
         due_s = min(self._clock.monotonic() + self._settings.heartbeat_s, stream.ends_at_s)
         heappush(self._timers, (due_s, next(self._order), stream))
         self._metrics.streams_opened.add(stream.kind)
 
-    def _finish(self, stream: Stream) -> None:
+    # --- what the connections tell, see `relay.serve.held.Holder` ---------------------------------------------------
+
+    def on_blocked(self, stream: Stream, waiting_bytes: int) -> None:
+        """Give a client that does not take its bytes a deadline."""
+        self._blocked.add(stream, self._clock.monotonic(), waiting_bytes)
+
+    def on_ready(self, stream: Stream) -> None:
+        """Send what came up while the client was busy."""
+        self._blocked.discard(stream)
+        self._guarded(stream, stream.flush)
+
+    def on_lost(self, stream: Stream) -> None:
+        """Forget a stream."""
         stream.over()
         self._registry.discard(stream)
-        self._blocked_since.pop(stream, None)
-
-    def _on_blocked(self, stream: Stream) -> None:
-        self._blocked_since[stream] = self._clock.monotonic()
-
-    def _on_ready(self, stream: Stream) -> None:
-        self._blocked_since.pop(stream, None)
-        self._guarded(stream, stream.flush)
+        self._blocked.discard(stream)
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
@@ -195,25 +233,14 @@ class Broadcast:
         written = 0
         try:
             for slice_ in slices(streams):
-                for stream in slice_:
-                    written += self._tell(stream, update, postponed)
-                await asyncio.sleep(0)
+                written += await tell(slice_, update, self._clock.monotonic(), postponed, self._fail)
         finally:
             # They have taken note of the change already, so a second pass would leave them out.
             self._spread(postponed)
+            update.settle()
+            self._metrics.coalesced_updates.add(n=update.coalesced)
         if committed_ms is not None and written:
             self._metrics.change_latency.observe(max(0, self._clock.wall_ms() - committed_ms) / 1000, written)
-
-    def _tell(self, stream: Stream, update: Update, postponed: list[Stream]) -> bool:
-        def tell() -> bool:
-            concerned = not stream.is_over and stream.take(update)
-            if concerned and stream.makes_client_ask:
-                postponed.append(stream)
-            elif concerned:
-                stream.flush()
-            return concerned
-
-        return bool(self._guarded(stream, tell))
 
     def _spread(self, streams: list[Stream]) -> None:
         """Let clients that will answer with a request do so over a window, not all at once."""
@@ -221,14 +248,17 @@ class Broadcast:
         for stream in streams:
             self.flush_later(stream, random.uniform(0, window_s))  # noqa: S311 - spreads load, protects nothing
 
-    def _guarded(self, stream: Stream, act: Callable[[], object]) -> object:
+    def _guarded(self, stream: Stream, act: Callable[..., object], *args: object) -> object:
         """Do something for one stream, such that its failure is not the failure of all others."""
         try:
-            return act()
-        except Exception:
-            logger.exception("a stream failed and is cut", extra={"kind": stream.kind})
-            self._cut(stream, "error")
+            return act(*args)
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._fail(stream, error)
             return None
+
+    def _fail(self, stream: Stream, error: Exception) -> None:
+        logger.error("a stream failed and is cut", exc_info=error, extra={"kind": stream.kind})
+        self._cut(stream, "error")
 
     # --- keys -------------------------------------------------------------------------------------------------------
 
@@ -238,7 +268,7 @@ class Broadcast:
             grant = self._access.lookup(key_fingerprint)
             for slice_ in slices(self._registry.of_key(key_fingerprint)):
                 for stream in slice_:
-                    self._guarded(stream, partial(self._regrant_one, stream, grant))
+                    self._guarded(stream, self._regrant_one, stream, grant)
                 await asyncio.sleep(0)
 
     def _regrant_one(self, stream: Stream, grant: Grant | None) -> None:
@@ -272,15 +302,14 @@ class Broadcast:
             self._tick(self._clock.monotonic())
 
     def _tick(self, now_s: float) -> None:
-        for stream, since_s in tuple(self._blocked_since.items()):
-            if now_s - since_s >= self._settings.send_deadline_s:
-                self._cut(stream, "slow")
+        for stream in self._blocked.overdue(now_s):
+            self._cut(stream, "slow")
         while self._flushes and self._flushes[0][0] <= now_s:
             _, _, stream = heappop(self._flushes)
             self._guarded(stream, stream.flush)
         while self._timers and self._timers[0][0] <= now_s:
             _, _, stream = heappop(self._timers)
-            self._guarded(stream, partial(self._on_timer, stream, now_s))
+            self._guarded(stream, self._on_timer, stream, now_s)
         self._notice_time_slices()
         if now_s >= self._expiry_check_s:
             self._expiry_check_s = now_s + _EXPIRY_CHECK_S
@@ -336,11 +365,11 @@ class Broadcast:
         self._unsubscribe()
 
     def _say_goodbye(self, stream: Stream, reason: str) -> None:
-        if self._guarded(stream, lambda: stream.end(reason)):
+        if self._guarded(stream, stream.end, reason):
             self._metrics.goodbyes.add(stream.kind, reason)
 
     def _cut(self, stream: Stream, reason: str) -> None:
-        self._blocked_since.pop(stream, None)
+        self._blocked.discard(stream)
         self._metrics.goodbyes.add(stream.kind, reason)
         stream.cut()
 

@@ -19,8 +19,8 @@ from relay.protocol.resume import short_id
 from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
 from relay.serve.frames import Frames, token_line
-from relay.serve.relevance import Update
 from relay.serve.stream import Stream
+from relay.serve.update import Update
 from relay.settings import Streams as StreamSettings
 from relay.sync.store import Configuration, Store
 

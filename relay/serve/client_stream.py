@@ -5,7 +5,7 @@ falls behind owes nothing to history: the keys that moved since its last frame a
 newest values. Event ids name the configuration; a reconnect begins with `put` again, so nothing is ever replayed.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -14,11 +14,12 @@ from relay.clock import Clock
 from relay.engine.model import Evaluation
 from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
-from relay.serve.answers import Context, Ledger, SharedFrames, native
+from relay.serve.answers import Context, Ledger, native
 from relay.serve.freshness import position_id
+from relay.serve.held import HeldConnection, Offer
 from relay.serve.kept_context import KeptContext
-from relay.serve.relevance import COMPILED_AT_MOST, Update, is_visible
-from relay.serve.stream import Stream
+from relay.serve.stream import Stream, only
+from relay.serve.update import Outcome, Owed, Update
 from relay.settings import Streams as StreamSettings
 from relay.sync.store import Configuration
 
@@ -32,7 +33,7 @@ class ClientStream(Stream):
 
     kind: ClassVar[str] = "client"
 
-    __slots__ = ("_configuration", "_context", "_dirty", "_frames", "_gone", "_ledger", "_needs_put", "_seen_ms")
+    __slots__ = ("_configuration", "_context", "_ledger", "_needs_put", "_owed", "_seen_ms")
 
     def __init__(  # noqa: PLR0913 - one argument per thing that a client is
         self,
@@ -41,37 +42,47 @@ class ClientStream(Stream):
         configuration: Configuration,
         context: KeptContext,
         ledger: Ledger,
-        frames: SharedFrames,
         settings: StreamSettings,
         clock: Clock,
     ) -> None:
-        super().__init__(grant, frozenset({configuration.ref.id}), settings, clock)
+        super().__init__(grant, only(configuration.ref.id), settings, clock)
         self._configuration = configuration
         self._context: KeptContext | None = context
         self._ledger = ledger
-        self._frames = frames
         self._seen_ms = clock.wall_ms()
         self._needs_put = True
-        self._dirty: set[str] | None = None
-        self._gone: set[str] | None = None
+        self._owed: Owed | None = None
 
     def take(self, update: Update) -> bool:
         """Evaluate what may have changed and note what did."""
-        seen, seen_ms = self._configuration.program, self._seen_ms
-        self._configuration, self._seen_ms = update.after, update.now_ms
+        seen, self._configuration = self._configuration, update.after
+        seen_ms, self._seen_ms = self._seen_ms, update.now_ms
         if self._needs_put:
             return True
-        if self._context is None or not update.candidates(seen.environment):
+        if self._context is None:
             return False
-        only = self.grant.client_side_only
-        changed = update.changed(seen, seen_ms, self._context.parsed(), client_side_only=only)
-        if not changed:
+        outcome = update.view(seen, self.grant).outcome(seen_ms, self._context)
+        if outcome is None:
             return False
-        flags = update.after.environment.flags
-        gone = {key for key in changed if not is_visible(flags.get(key), client_side_only=only)}
-        self._dirty = ((self._dirty or set()) | changed) - gone
-        self._gone = ((self._gone or set()) - changed) | gone
+        if self._owed is None:
+            self._owed = outcome
+        else:
+            self._owed = self._owed.followed_by(outcome)
+            update.coalesced += 1
         return True
+
+    def offer(self, now_s: float) -> Offer | None:
+        """Return all that the client lacks: one frame always tells it."""
+        outlet = self._outlet
+        if type(outlet) is not HeldConnection or self._farewell is not None:
+            return super().offer(now_s)
+        if outlet.is_blocked or not outlet.is_open:
+            return None
+        frame = self.next_frame()
+        if frame is None:
+            return None
+        self._sent_at_s = now_s
+        return outlet, outlet.descriptor, frame
 
     def over(self) -> None:
         """Let go of the context: timers may hold on to the stream for a while."""
@@ -83,15 +94,14 @@ class ClientStream(Stream):
         if self._context is None:
             return None
         if self._needs_put:
-            self._needs_put = False
+            self._needs_put, self._owed = False, None
             return self._put(self._context.parsed())
-        if self._gone:
-            keys, self._gone = sorted(self._gone), None
-            return _event(EVENT_DELETE, self._configuration, keys)
-        if self._dirty:
-            keys, self._dirty = sorted(self._dirty), None
-            return self._patch(keys, self._context.parsed())
-        return None
+        owed, self._owed = self._owed, None
+        if owed is None:
+            return None
+        if isinstance(owed, Outcome) and owed.configuration is self._configuration:
+            return owed.frame(self._ledger, _frame)
+        return self._newest(owed, self._context.parsed())
 
     def _put(self, context: Context) -> bytes:
         self._seen_ms = self._clock.wall_ms()
@@ -102,16 +112,19 @@ class ClientStream(Stream):
         answers = {key: native(evaluation) for key, evaluation in evaluations.items()}
         return b"retry: %d\n%b" % (self.retry_ms(), _event(EVENT_PUT, self._configuration, answers))
 
-    def _patch(self, keys: Collection[str], context: Context) -> bytes:
-        program, few = self._configuration.program, len(keys) <= COMPILED_AT_MOST
-        evaluations = {key: program.evaluate(key, context, self._seen_ms, may_compile=few) for key in keys}
+    def _newest(self, owed: Owed, context: Context) -> bytes:
+        """Tell of what moved more than once meanwhile, or before the newest revision: only this client lacks it."""
+        evaluations = self._configuration.program.evaluate_some(sorted(owed.dirty), context, self._seen_ms)
         self._ledger.enter(self._configuration, evaluations, "stream")
-        return self._frames.get(self._configuration, evaluations, _patch_event)
+        return _frame(self._configuration, evaluations, owed.gone)
 
 
-def _patch_event(configuration: Configuration, evaluations: Mapping[str, Evaluation]) -> bytes:
-    answers = {key: native(evaluation) for key, evaluation in evaluations.items()}
-    return _event(EVENT_PATCH, configuration, answers)
+def _frame(configuration: Configuration, evaluations: Mapping[str, Evaluation], gone: frozenset[str]) -> bytes:
+    frame = _event(EVENT_DELETE, configuration, sorted(gone)) if gone else b""
+    if evaluations:
+        answers = {key: native(evaluation) for key, evaluation in sorted(evaluations.items())}
+        frame += _event(EVENT_PATCH, configuration, answers)
+    return frame
 
 
 def _event(name: str, configuration: Configuration, flags: Any) -> bytes:

@@ -1,12 +1,10 @@
-"""The native evaluation plane: evaluate, bootstrap, track, and the client stream's two ways in.
+"""The native evaluation plane: evaluate, bootstrap, track.
 
 An unknown flag is a refused request (404 `flag_not_found`). A flag that exists but cannot be decided, such as a split
 without its unit, is answered 200 with its off value, reason ERROR and `error_code`: the caller always has a value to
 go on with. Unknown members and wrong types are refused, all at once.
 """
 
-import binascii
-from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,20 +16,18 @@ from relay.engine.evaluate import next_change_at
 from relay.errors import Problem
 from relay.protocol.events import InvalidEvents, parse_events
 from relay.serve.access import Grant
-from relay.serve.answers import Context, SharedFrames, native
+from relay.serve.answers import native
 from relay.serve.bodies import Field, check_members, parse_json, read_body
-from relay.serve.client_stream import ClientStream
 from relay.serve.etags import etag_base, etag_of, is_named
-from relay.serve.guard import Receive, Scope, Send, header
-from relay.serve.kept_context import KeptContext
+from relay.serve.guard import Scope, header
 from relay.serve.query import parameter
 from relay.serve.relevance import is_visible
 from relay.serve.services import Services
 from relay.sync.store import Configuration
 
 _WHERE: Final[Mapping[str, Field]] = {"environment": Field(str), "project": Field(str)}
-_CONTEXT: Final[Mapping[str, Field]] = {"context": Field(dict, required=True), **_WHERE}
-_EVALUATE: Final[Mapping[str, Field]] = {"flag": Field(str, required=True), **_CONTEXT}
+CONTEXT: Final[Mapping[str, Field]] = {"context": Field(dict, required=True), **_WHERE}
+_EVALUATE: Final[Mapping[str, Field]] = {"flag": Field(str, required=True), **CONTEXT}
 # Beside the members that relay.protocol.events knows.
 _ENVIRONMENT: Final = ("environment", "project")
 
@@ -46,7 +42,7 @@ class FlagsApi:
         """Answer `POST /api/v2/evaluate`."""
         held = self._services.access.authenticate(request.scope)
         body = check_members(await self._body(request), _EVALUATE)
-        grant, configuration = _chosen(self._services, held, request.scope, body)
+        grant, configuration = chosen(self._services, held, request.scope, body)
         key = body["flag"]
         if not is_visible(configuration.environment.flags.get(key), client_side_only=grant.client_side_only):
             raise Problem(404, "flag_not_found", f"There is no flag {key!r} in {configuration.ref.key!r} for this key.")
@@ -58,8 +54,8 @@ class FlagsApi:
     async def bootstrap(self, request: Request) -> Response:
         """Answer `POST /api/v2/bootstrap`."""
         held = self._services.access.authenticate(request.scope)
-        body = check_members(await self._body(request), _CONTEXT)
-        grant, configuration = _chosen(self._services, held, request.scope, body)
+        body = check_members(await self._body(request), CONTEXT)
+        grant, configuration = chosen(self._services, held, request.scope, body)
         context, now_ms = body["context"], self._services.clock.wall_ms()
         next_ms = next_change_at(configuration.environment, now_ms)
         base = etag_base("bootstrap", configuration, next_ms, client_side_only=grant.client_side_only, streams_at="")
@@ -87,7 +83,7 @@ class FlagsApi:
             raise Problem(
                 422, "invalid_events", f"{len(error.problems)} problems; nothing was accepted.", errors=error.problems
             ) from None
-        _, configuration = _chosen(self._services, grant, request.scope, where)
+        _, configuration = chosen(self._services, grant, request.scope, where)
         accepted = await self._services.intake.accept(configuration.ref.id, events)
         return _json(202, {"accepted": accepted.accepted, "duplicates": accepted.duplicates})
 
@@ -96,59 +92,7 @@ class FlagsApi:
         return parse_json(await read_body(request.scope, request.receive, limits.context_bytes, limits.body_s), limits)
 
 
-class ClientStreamRoute:
-    """ASGI app of `GET /api/v2/client/stream?context=<base64url JSON>` and of `POST` with `{context}`."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._frames = SharedFrames()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Open a client stream."""
-        # Made apart, so that the request's body is not held here for as long as the stream lives.
-        stream = await self._stream(scope, receive)
-        await self._services.streams.serve(stream, scope, receive, send)
-
-    async def _stream(self, scope: Scope, receive: Receive) -> ClientStream:
-        services = self._services
-        held = services.access.authenticate(scope, key_in_query=True)
-        limits = services.settings.limits
-        if scope["method"] == "POST":
-            raw = await read_body(scope, receive, limits.context_bytes, limits.body_s)
-            body = check_members(parse_json(raw, limits), _CONTEXT)
-        else:
-            body = {"context": self._context_in_query(scope)}
-        context = KeptContext(body["context"], services.settings.streams.context_bytes)
-        grant, configuration = _chosen(services, held, scope, body)
-        return ClientStream(
-            grant,
-            configuration=configuration,
-            context=context,
-            ledger=services.ledger,
-            frames=self._frames,
-            settings=services.settings.streams,
-            clock=services.clock,
-        )
-
-    def _context_in_query(self, scope: Scope) -> Context:
-        text = parameter(scope, "context")
-        if text is None:
-            raise _bad_context("is required: base64url of a JSON object, such as e30 for {}")
-        try:
-            raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-        except (ValueError, binascii.Error):
-            raise _bad_context("is not base64url") from None
-        context = parse_json(raw, self._services.settings.limits)
-        if not isinstance(context, dict):
-            raise _bad_context("must be a JSON object")
-        return context
-
-
-def _bad_context(fault: str) -> Problem:
-    return Problem(422, "invalid_context", f"The query parameter context {fault}.", errors={"context": [fault]})
-
-
-def _chosen(services: Services, grant: Grant, scope: Scope, body: Mapping[str, Any]) -> tuple[Grant, Configuration]:
+def chosen(services: Services, grant: Grant, scope: Scope, body: Mapping[str, Any]) -> tuple[Grant, Configuration]:
     """Return what the key opens now that the body has been read, and the environment that the request is about."""
     environment = body.get("environment") or parameter(scope, "environment")
     return services.access.choose(scope, grant, environment, body.get("project") or parameter(scope, "project"))

@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 from relay.metrics import Tally
 from relay.serve.http_limits import LimitedProtocol
 from relay.serve.lane import Lane
+from relay.serve.turnstile import Turnstile
 from relay.settings import Limits
 
 
@@ -33,9 +34,10 @@ class HotProtocol(LimitedProtocol):
         *,
         limits: Limits,
         refused: Tally,
+        turnstile: Turnstile,
         lane: Lane,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop, limits=limits, refused=refused)
+        super().__init__(config, server_state, app_state, _loop, limits=limits, refused=refused, turnstile=turnstile)
         self._answer = lane.answer
         self._answered_s = 0.0
 

@@ -9,7 +9,6 @@ which is nearly every one, costs no timer.
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
@@ -19,12 +18,13 @@ import httptools
 import orjson
 from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from relay.errors import Problem
 from relay.metrics import Tally
-from relay.serve.outlet import EXTENSION
+from relay.serve.holding import HoldingProtocol
+from relay.serve.turnstile import Turnstile
 from relay.settings import Limits
 
 logger = logging.getLogger(__name__)
@@ -49,14 +49,14 @@ class _GentleTransport:
         self.close = close
 
 
-class LimitedProtocol(HttpToolsProtocol):
+class LimitedProtocol(HoldingProtocol):
     """One connection. `_refusal` is why it is being ended, once it is.
 
     `cycle` is the request whose head was parsed last; `cycle.more_body` tells whether its body is still to come, even
     when it has been answered. `_fed_bytes` counts what came since the segment in which the last request ended.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - uvicorn's own, and what is ours
         self,
         config: Config,
         server_state: ServerState,
@@ -65,8 +65,9 @@ class LimitedProtocol(HttpToolsProtocol):
         *,
         limits: Limits,
         refused: Tally,
+        turnstile: Turnstile,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(config, server_state, app_state, _loop, turnstile=turnstile)
         self._limits = limits
         self._refused = refused
         self._refusal: Problem | None = None
@@ -76,7 +77,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._fed_bytes = 0
         self._is_lingering = False
         self._gentle: _GentleTransport | None = None
-        self._extensions: dict[str, object] = {EXTENSION: self}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a new connection, which has to say something within the keep-alive time."""
@@ -84,24 +84,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._gentle = _GentleTransport(transport, self._close)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection and its timers."""
+    def _forget(self) -> None:
         self._clear_deadline()
         self._unset_keepalive_if_required()
-        # Break the cycles through scope and transport, so that no collection has to find them.
-        self._extensions.clear()
         self._gentle = None
-        super().connection_lost(exc)
-
-    def abort(self) -> None:
-        """Close at once, dropping what is buffered; for a stream whose client takes nothing."""
-        self.transport.abort()
-
-    def limit_send_buffer(self, send_buffer_bytes: int) -> None:
-        """Keep the kernel from taking in megabytes for a client that stopped reading."""
-        connected = self.transport.get_extra_info("socket")
-        if connected is not None:
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+        super()._forget()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the `on_…` methods; then see what is still open."""
@@ -179,7 +166,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_is_open = True
         self._head_bytes = 0
         super().on_message_begin()
-        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request target."""

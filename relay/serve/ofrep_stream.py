@@ -27,9 +27,9 @@ from relay.serve.guard import Receive, Scope, Send, header
 from relay.serve.kept_context import KeptContext
 from relay.serve.problems import unavailable
 from relay.serve.query import parameter
-from relay.serve.relevance import Update
 from relay.serve.services import Services
-from relay.serve.stream import Stream
+from relay.serve.stream import Stream, only
+from relay.serve.update import Update
 from relay.serve.waiting import Arrivals
 from relay.settings import Streams as StreamSettings
 from relay.sync.store import Configuration, Store
@@ -57,7 +57,7 @@ class OfrepStream(Stream):
         clock: Clock,
         is_current: bool,
     ) -> None:
-        super().__init__(grant, frozenset({configuration.ref.id}), settings, clock)
+        super().__init__(grant, only(configuration.ref.id), settings, clock)
         self._configuration = configuration
         self._context = context
         self._arrivals = arrivals
@@ -66,12 +66,15 @@ class OfrepStream(Stream):
 
     def take(self, update: Update) -> bool:
         """Find out whether the client would be answered otherwise now."""
-        seen, seen_ms = self._configuration.program, self._seen_ms
-        self._configuration, self._seen_ms = update.after, update.now_ms
-        if self._must_ask or self.is_over or not update.candidates(seen.environment):
+        seen, self._configuration = self._configuration, update.after
+        seen_ms, self._seen_ms = self._seen_ms, update.now_ms
+        if self._must_ask or self.is_over:
             return False
-        context = None if self._context is None else self._context.parsed()
-        self._must_ask = bool(update.changed(seen, seen_ms, context, client_side_only=self.grant.client_side_only))
+        view = update.view(seen, self.grant)
+        if self._context is None:  # it was too large for the token
+            self._must_ask = view.may_concern
+        else:
+            self._must_ask = view.outcome(seen_ms, self._context) is not None
         return self._must_ask
 
     def over(self) -> None:
@@ -127,6 +130,7 @@ class OfrepStreamRoute:
         if found is None or configuration.ref.id not in opened:
             raise Problem(401, "stream_token_revoked", "The key behind this stream URL is not valid any more.")
         grant = services.access.check(scope, found, terms_of(scope))
+        services.streams.admit(grant.fingerprint)
         last_event_id = header(scope, b"last-event-id")
         slot = slot_of(services.clock.wall_ms(), services.settings.streams.ofrep_token_s)
         if not slot - 1 <= token.slot <= slot + 1:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from relay.errors import Problem
+from relay.serve.access import Grant
 from relay.serve.problems import unavailable
 from relay.serve.stream import Stream
 from relay.settings import Streams as StreamSettings
@@ -46,6 +47,12 @@ class Registry:
                 f"This key has {self._settings.per_key} open streams, as many as it may.",
                 headers={"Retry-After": str(_RETRY_AFTER_S)},
             )
+
+    def kept(self, grant: Grant) -> Grant:
+        """Return what a stream keeps of its grant: one object for all that were opened alike, mostly."""
+        kept = grant.kept(grant.terms)
+        other = next(reversed(self._by_key.get(grant.fingerprint, {})), None)
+        return kept if other is None or other.grant != kept else other.grant
 
     def add(self, stream: Stream) -> None:
         """Take up a stream that was admitted."""

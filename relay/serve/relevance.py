@@ -1,8 +1,6 @@
-"""Which flags a change may have touched, and whether one of them now answers a context differently.
+"""Which flags a change may have touched, and when two answers are the same to a client.
 
-Pure. The first question is asked once per change and costs what the change costs; only what it names is evaluated
-again for each client, with the configuration and the moment that the client was told last. So a client hears of a
-change exactly if a value of its own is another one now, and no client's values need to be remembered.
+Pure. Asked once per change, and costs what the change costs; `relay.serve.update` then asks for each client.
 """
 
 from collections.abc import Mapping
@@ -11,11 +9,6 @@ from typing import Any
 import orjson
 
 from relay.engine.model import Environment, Evaluation, Flag, Segment
-from relay.engine.program import Program
-from relay.sync.configuration import Configuration
-
-COMPILED_AT_MOST = 8
-"""Flags that one client's turn may compile; each takes a fraction of a millisecond, mostly."""
 
 
 def touched_flags(before: Environment, after: Environment) -> frozenset[str]:
@@ -83,48 +76,3 @@ def same_answer(before: Evaluation, after: Evaluation) -> bool:
     if isinstance(after.value, dict | list):
         return orjson.dumps(before.value) == orjson.dumps(after.value)
     return bool(before.value == after.value)
-
-
-class Update:
-    """One pass over the streams of an environment: what is true now, and what that can mean to whom.
-
-    Args:
-        after: the configuration that every stream shall have been told of after this pass.
-        now_ms: the moment for which it is evaluated.
-    """
-
-    def __init__(self, after: Configuration, now_ms: int) -> None:
-        self.after = after
-        self.now_ms = now_ms
-        self._timed = timed_flags(after.environment)
-        self._touched: dict[int, tuple[Environment, frozenset[str]]] = {}
-
-    def candidates(self, seen: Environment) -> frozenset[str]:
-        """Return the flags that may answer otherwise than they did under `seen`."""
-        # Nearly every stream has seen the same revision, so this is worked out about once. The environment is kept
-        # beside the answer, or its id might come to name another one.
-        found = self._touched.get(id(seen))
-        if found is None:
-            touched = touched_flags(seen, self.after.environment)
-            found = self._touched[id(seen)] = (seen, touched | self._timed)
-        return found[1]
-
-    def changed(
-        self, seen: Program, seen_ms: int, context: Mapping[str, Any] | None, *, client_side_only: bool
-    ) -> set[str]:
-        """Return the flags that answer this context otherwise now than under `seen` at `seen_ms`.
-
-        Without a context (it was too large to be kept) every visible candidate counts.
-        """
-        after, candidates = self.after.program, self.candidates(seen.environment)
-        changed, kept = set(), []
-        for key in candidates:
-            old, new = seen.environment.flags.get(key), after.environment.flags.get(key)
-            was_visible = is_visible(old, client_side_only=client_side_only)
-            visible = is_visible(new, client_side_only=client_side_only)
-            if was_visible != visible or (visible and context is None):
-                changed.add(key)
-            elif visible:
-                kept.append(key)
-        was, now = seen.evaluate_some(kept, context, seen_ms), after.evaluate_some(kept, context, self.now_ms)
-        return changed | {key for key in kept if not same_answer(was[key], now[key])}

@@ -20,6 +20,7 @@ from relay.metrics import Tally
 from relay.serve.hot_lane import HotProtocol
 from relay.serve.http_limits import LimitedProtocol
 from relay.serve.lane import Lane
+from relay.serve.turnstile import Turnstile
 from relay.settings import Serve
 
 logger = logging.getLogger(__name__)
@@ -69,10 +70,11 @@ class HttpServer:
     def __init__(
         self, app: App, listener: socket.socket, settings: Serve, refused: Tally, lane: Lane | None = None
     ) -> None:
+        common: dict[str, Any] = {"limits": settings.limits, "refused": refused, "turnstile": Turnstile()}
         protocol = (
-            functools.partial(LimitedProtocol, limits=settings.limits, refused=refused)
+            functools.partial(LimitedProtocol, **common)
             if lane is None
-            else functools.partial(HotProtocol, limits=settings.limits, refused=refused, lane=lane)
+            else functools.partial(HotProtocol, lane=lane, **common)
         )
         config = uvicorn.Config(
             cast("Any", app),

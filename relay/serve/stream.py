@@ -6,6 +6,7 @@ when. Never waits: `relay.serve.outlet` does what has to be done later.
 """
 
 import random
+from functools import lru_cache
 from typing import ClassVar
 
 from relay.clock import Clock
@@ -13,8 +14,9 @@ from relay.protocol.changes import Goodbye, MessageName
 from relay.protocol.encode import encode_goodbye
 from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
+from relay.serve.held import HeldConnection, Offer
 from relay.serve.outlet import Outlet
-from relay.serve.relevance import Update
+from relay.serve.update import Update
 from relay.settings import Streams as StreamSettings
 
 HEARTBEAT = b":\n"
@@ -41,7 +43,7 @@ class Stream:
         self.was_cut = False
         self._settings = settings
         self._clock = clock
-        self._outlet: Outlet | None = None
+        self._outlet: Outlet | HeldConnection | None = None
         self._farewell: str | None = None
         self._sent_at_s = clock.monotonic()
         spread = random.uniform(-settings.lifetime_jitter, settings.lifetime_jitter)  # noqa: S311 - spreads load
@@ -76,7 +78,7 @@ class Stream:
         """Whether a new message may begin now."""
         return True
 
-    def open(self, outlet: Outlet) -> None:
+    def open(self, outlet: Outlet | HeldConnection) -> None:
         """Begin to send."""
         self._outlet = outlet
         self.flush()
@@ -95,6 +97,11 @@ class Stream:
             self._sent_at_s = self._clock.monotonic()
             outlet.write(frame)
 
+    def offer(self, now_s: float) -> Offer | None:  # noqa: ARG002 - for those who have something to offer
+        """Send all that the client lacks, or return it, for whoever writes many at once in this very turn."""
+        self.flush()
+        return None
+
     def end(self, reason: str) -> bool:
         """End the stream with a reason, as soon as the client takes it. Return whether this is news."""
         if self._farewell is not None or self.is_over:
@@ -102,6 +109,11 @@ class Stream:
         self._farewell = reason
         self.flush()
         return True
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Return how much was written that the client has not taken, as far as that is known."""
+        return self._outlet.waiting_bytes if isinstance(self._outlet, HeldConnection) else 0
 
     def cut(self) -> None:
         """End the stream now, whatever the client has not taken."""
@@ -134,3 +146,9 @@ class Stream:
     def retry_ms(self) -> int:
         """Return a reconnection time that is another one for each client, so that they do not come back in step."""
         return random.randint(self._settings.retry_min_ms, self._settings.retry_max_ms)  # noqa: S311 - spreads load
+
+
+@lru_cache(maxsize=1_024)
+def only(environment_id: str) -> frozenset[str]:
+    """Return the set of one environment, one object for all of its streams."""
+    return frozenset({environment_id})

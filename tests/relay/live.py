@@ -86,6 +86,7 @@ class Live:
     world: World
     port: int
     session: aiohttp.ClientSession
+    server: HttpServer
 
     def url(self, target: str) -> str:
         return f"http://127.0.0.1:{self.port}{target}"
@@ -139,7 +140,7 @@ async def serving(world: World) -> AsyncIterator[Live]:
     await server.start()
     timeout = aiohttp.ClientTimeout(total=None)
     async with world.running(), aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
-        yield Live(world, server.port, session)
+        yield Live(world, server.port, session, server)
         await until(lambda: not world.services.streams.counts(), "the streams' ends")
     await server.stop(0.05)
 

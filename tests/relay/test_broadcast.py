@@ -17,7 +17,7 @@ from relay.settings import Serve, Streams
 from relay.sync.store import Swap
 from tests.clocks import FakeClock, settle
 from tests.relay.live import data
-from tests.relay.objects import flag
+from tests.relay.objects import equals, flag, rule
 from tests.relay.world import Connection, World
 
 PATH = "/api/v2/client/stream?context=e30"
@@ -95,12 +95,14 @@ async def test_a_stream_that_fails_is_cut_and_the_others_go_on(world: World, mon
             raise RuntimeError("broken")
         return evaluate(program, key, context, now_ms, **options)
 
+    on_bad = [rule(equals("bad", "never"))]
+    world.commit({"beta": flag(rules=on_bad)})
     monkeypatch.setattr(Program, "evaluate", failing)
     async with world.running():
         (good,) = await opened(world)
         bad = world.connect("/api/v2/client/stream?context=eyJiYWQiOnRydWV9")
         await settle()
-        world.commit({"beta": flag(enabled=False)})
+        world.commit({"beta": flag(rules=on_bad, fallthrough={"variation": "off"})})
         await settle()
         assert bad.aborts == 1
         assert [event.event for event in good.events] == ["put", "patch"]

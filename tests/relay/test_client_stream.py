@@ -1,18 +1,14 @@
 """The stream of evaluated values: who is told what, when time changes a value, and how streams live and end."""
 
 import asyncio
-from collections.abc import Mapping
 
 import pytest
 
 from relay.clock import rfc3339
-from relay.engine.model import Evaluation, Reason
 from relay.protocol.keys import Kind
-from relay.serve.answers import SharedFrames
 from relay.serve.client_stream import ClientStream
 from relay.serve.kept_context import KeptContext
 from relay.settings import Serve, Streams
-from relay.sync.configuration import Configuration
 from tests.clocks import FakeClock, settle
 from tests.relay.live import Live, context_parameter, data, serving, until
 from tests.relay.objects import SPLIT, equals, flag, ramp, reference, rule
@@ -316,7 +312,6 @@ def test_lifetimes_are_spread_by_a_fifth(world: World) -> None:
             configuration=world.configuration(),
             context=KeptContext({}, 1_000),
             ledger=world.services.ledger,
-            frames=SharedFrames(),
             settings=Streams(),
             clock=world.clock,
         ).ends_at_s
@@ -344,25 +339,6 @@ async def test_a_deleted_environments_streams_end(world: World) -> None:
         await settle()
         assert data(stream.events[-1])["reason"] == "revoked"
         await stream.task
-
-
-async def test_clients_with_the_same_answers_are_sent_the_same_bytes(world: World) -> None:
-    """A patch is encoded once for all of them; other answers, and answers that are made anew, get their own."""
-    frames, configuration = SharedFrames(max_frames=2), world.configuration()
-    made: list[bytes] = []
-
-    def make(_configuration: Configuration, evaluations: Mapping[str, Evaluation]) -> bytes:
-        made.append(str(evaluations).encode())
-        return made[-1]
-
-    on, off = (Evaluation(value, "v", Reason.STATIC) for value in (True, False))
-    first = frames.get(configuration, {"beta": on}, make)
-    assert frames.get(configuration, {"beta": on}, make) is first
-    assert frames.get(configuration, {"beta": off}, make) != first
-    assert frames.get(configuration, {"other": on}, make) != first
-    world.commit({"beta": flag()})
-    frames.get(world.configuration(), {"beta": on}, make)
-    assert len(made) == 4
 
 
 async def test_values_told_on_a_stream_are_counted_as_such(world: World) -> None:

@@ -493,7 +493,8 @@ def test_the_internals_of_uvicorn_that_are_used() -> None:
     assert uvicorn.__version__.startswith("0.54.")
     for name in ("connection_made", "connection_lost", "data_received", "on_message_begin", "on_url", "on_header",
                  "on_headers_complete", "on_message_complete", "on_response_complete", "shutdown",
-                 "timeout_keep_alive_handler", "_unset_keepalive_if_required", "_should_upgrade"):  # fmt: skip
+                 "timeout_keep_alive_handler", "_unset_keepalive_if_required", "_should_upgrade",
+                 "_start_asgi_task"):  # fmt: skip
         assert callable(getattr(HttpToolsProtocol, name)), name
     assert list(inspect.signature(HttpToolsProtocol).parameters) == ["config", "server_state", "app_state", "_loop"]
     assert {"startup", "main_loop", "on_tick"} <= set(dir(uvicorn.Server))
@@ -511,7 +512,7 @@ async def test_the_state_of_uvicorns_requests_that_is_used() -> None:
                 "timeout_keep_alive_task"} <= set(vars(connection))  # fmt: skip
         assert isinstance(connection.cycle, RequestResponseCycle)
         assert {"keep_alive", "more_body", "disconnected", "message_event", "response_started", "response_complete",
-                "transport"} <= set(vars(connection.cycle))  # fmt: skip
+                "transport", "chunked_encoding"} <= set(vars(connection.cycle))  # fmt: skip
         assert len(connection.pipeline) == 2
         assert connection.pipeline[0][0] is connection.cycle
 

@@ -24,6 +24,7 @@ from relay.serve.hot_lane import HotProtocol
 from relay.serve.http_limits import LimitedProtocol
 from relay.serve.lane import Lane
 from relay.serve.server import HttpServer, listen
+from relay.serve.turnstile import Turnstile
 from relay.settings import Events, Serve
 from relay.settings import Lane as LaneSettings
 from tests.clocks import FakeClock, settle
@@ -160,7 +161,7 @@ class Way:
 
     def connection(self) -> "Line":
         settings, refused = self.world.settings, self.world.metrics.refused_connections
-        common: Json = {"limits": settings.limits, "refused": refused}
+        common: Json = {"limits": settings.limits, "refused": refused, "turnstile": Turnstile()}
         loop, config = asyncio.get_running_loop(), self._config
         protocol = (
             LimitedProtocol(config, self.state, {}, loop, **common)

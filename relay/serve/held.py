@@ -1,0 +1,172 @@
+"""One stream's connection without a request behind it: bytes go straight to the transport.
+
+An open ASGI request costs a task, a scope, a parser and a dozen closures, which is most of what ten thousand silent
+streams would take. So once a stream's head is sent, `relay.serve.http_limits` puts this in the place of its protocol,
+and all that was the request's is freed. The answer has no length: it ends with the connection, and whether it ended as
+it should is told by the stream's own last event. What a client still sends is read and dropped, up to a limit.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Iterable, MutableSet
+from typing import Any, Final, Protocol
+
+from relay.serve.guard import Scope
+
+HOLDING: Final = "halyard.holding"
+# Nobody has anything to say behind a request for a stream; who goes on all the same is no client of ours.
+_IGNORED_BYTES: Final = 64 << 10
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Holder(Protocol):
+    """Who is told what becomes of a stream's connection."""
+
+    def on_blocked(self, stream: Any, waiting_bytes: int) -> None:
+        """Take note that the client does not take what was written; nothing may be written until `on_ready`."""
+        ...
+
+    def on_ready(self, stream: Any) -> None:
+        """Take note that the client has taken everything."""
+        ...
+
+    def on_lost(self, stream: Any) -> None:
+        """Take note that the connection has ended, whoever ended it."""
+        ...
+
+
+class HeldConnection(asyncio.Protocol):
+    """What a stream writes to, see `relay.serve.outlet.Outlet`; and the connection's protocol from now on."""
+
+    __slots__ = (
+        "_connections", "_holder", "_ignored_bytes", "_stream", "descriptor", "is_blocked", "is_open", "transport",
+    )  # fmt: skip
+
+    def __init__(
+        self, transport: asyncio.Transport, connections: MutableSet[Any], stream: object, holder: Holder
+    ) -> None:
+        self.transport = transport
+        self.descriptor: int = transport.get_extra_info("socket").fileno()
+        self.is_open = True
+        self.is_blocked = False
+        self._connections = connections
+        self._stream: object | None = stream
+        self._holder = holder
+        self._ignored_bytes = 0
+
+    # --- for the stream ---------------------------------------------------------------------------------------------
+
+    def write(self, body: bytes, *, is_last: bool = False) -> None:
+        """Send bytes. Only on a connection that is open and not blocked."""
+        if body:
+            self.transport.write(body)
+        if is_last:
+            self.is_open = False
+            self.transport.close()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Return how much was written that the client has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    def cut(self) -> None:
+        """End the connection at once, whatever the client has not taken; the kernel forgets that, too.
+
+        Else it would go on offering it for minutes, in memory that no limit of ours counts.
+        """
+        self.is_open = False
+        connected = self.transport.get_extra_info("socket")
+        if connected is not None and connected.fileno() != -1:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Write nothing more: the stream is over."""
+        self.is_open = False
+
+    # --- for the event loop -----------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """Hear that bytes are left over."""
+        self.is_blocked = True
+        if self._stream is not None:
+            self._holder.on_blocked(self._stream, self.waiting_bytes)
+
+    def resume_writing(self) -> None:
+        """Hear that all bytes are taken."""
+        self.is_blocked = False
+        if self._stream is not None:
+            self._holder.on_ready(self._stream)
+
+    def data_received(self, data: bytes) -> None:
+        """Drop what a client says behind its request."""
+        self._ignored_bytes += len(data)
+        if self._ignored_bytes > _IGNORED_BYTES:
+            self.cut()
+
+    def eof_received(self) -> None:
+        """End with the client's side: who has shut it, a browser or a proxy, is gone and takes nothing more."""
+        self.is_open = False
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why does not matter
+        """Hear that it is over."""
+        self.is_open = False
+        self._connections.discard(self)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self._holder.on_lost(stream)
+
+    # --- for the server ---------------------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Go on although the server stops: whoever has the stream says goodbye first."""
+
+
+Offer = tuple[HeldConnection, int, bytes]
+"""A connection that is open and not blocked, its descriptor, and bytes to be written to it in the same turn."""
+
+
+def write_each(offers: Iterable[Offer]) -> None:
+    """Write to many connections, with nothing in between but the system calls.
+
+    The transport of a connection that is not blocked holds nothing back and would make the same call, at twice the
+    price; it gets what the kernel does not take, and finds the same error where there is one. A descriptor is valid
+    for as long as `connection_lost` has not been called.
+    """
+    write = os.write
+    for connection, descriptor, frame in offers:
+        try:
+            sent = write(descriptor, frame)
+        except OSError:
+            sent = 0
+        if sent != len(frame):
+            connection.write(frame[sent:])
+
+
+class Holding(Protocol):
+    """What a server lends that lets go of a request whose answer is a stream."""
+
+    def limit_send_buffer(self, send_buffer_bytes: int) -> None:
+        """Set SO_SNDBUF."""
+        ...
+
+    def end_with_connection(self) -> None:
+        """Let the answer be of no announced length. Call before its head is sent."""
+        ...
+
+    def hold(self, stream: object, holder: Holder) -> HeldConnection:
+        """Give the connection to a stream. Call when the answer's head has been sent.
+
+        Raises:
+            ConnectionError: the client has gone; the holder will hear nothing.
+        """
+        ...
+
+
+def holding_of(scope: Scope) -> Holding | None:
+    """Return what lets go of the current request, None on a server that has no such thing."""
+    lent: Holding | None = (scope.get("extensions") or {}).get(HOLDING)
+    return lent

@@ -1,0 +1,212 @@
+"""One pass over the streams of an environment: what is true now, and what that means to each client.
+
+A client hears of a change exactly if a value of its own is another one now: what the change may have touched is
+evaluated again with the configuration and the moment that the client was told last, so nobody's values need to be
+remembered. Contexts that agree in all that a change depends on are evaluated once for all of them, and clients that
+are answered the same share one `Outcome`, which is encoded once. Evaluates; sends nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from relay.engine.context import UNIT, attribute, lookup
+from relay.engine.dependencies import depends_on
+from relay.engine.model import Attribute, Environment, Evaluation
+from relay.engine.program import Program
+from relay.serve.access import Grant
+from relay.serve.answers import Context, Ledger
+from relay.serve.kept_context import KeptContext
+from relay.serve.relevance import is_visible, same_answer, timed_flags, touched_flags
+from relay.sync.configuration import Configuration
+
+_TOLD_APART_AT_MOST: Final = 64
+"""Flags whose dependencies are worked out for one change; a larger one is evaluated for every client."""
+_REMEMBERED: Final = 1_024
+
+Encode = Callable[[Configuration, Mapping[str, Evaluation], frozenset[str]], bytes]
+
+
+class Owed:
+    """What a client lacks: the keys of flags that have another value, and of flags that are gone."""
+
+    __slots__ = ("dirty", "gone")
+
+    def __init__(self, dirty: frozenset[str], gone: frozenset[str]) -> None:
+        self.dirty = dirty
+        self.gone = gone
+
+    def followed_by(self, later: "Owed") -> "Owed":
+        """Return what a client lacks that was sent neither: the newest of each flag, never both."""
+        return Owed((self.dirty | later.dirty) - later.gone, (self.gone - later.dirty) | later.gone)
+
+
+class Outcome(Owed):
+    """What one change means to every client that it means the same to; at least one flag is dirty or gone."""
+
+    __slots__ = ("_frame", "_ledger", "_told", "configuration", "evaluations", "is_settled")
+
+    def __init__(
+        self, configuration: Configuration, evaluations: Mapping[str, Evaluation], gone: frozenset[str]
+    ) -> None:
+        super().__init__(frozenset(evaluations), gone)
+        self.configuration = configuration
+        self.evaluations = evaluations
+        self.is_settled = False
+        self._frame: bytes | None = None
+        self._ledger: Ledger | None = None
+        self._told = 0
+
+    def frame(self, ledger: Ledger, encode: Encode) -> bytes:
+        """Return the bytes that tell one client of it, encoded for the first, and count what they answer."""
+        if self.is_settled:
+            ledger.enter(self.configuration, self.evaluations, "stream")
+        else:
+            self._ledger = ledger
+            self._told += 1
+        if self._frame is None:
+            self._frame = encode(self.configuration, self.evaluations, self.gone)
+        return self._frame
+
+    def settle(self) -> None:
+        """Enter into the ledger what was told since the beginning, at once for all clients."""
+        self.is_settled = True
+        if self._ledger is not None:
+            self._ledger.enter(self.configuration, self.evaluations, "stream", self._told)
+
+
+class Update:
+    """One pass.
+
+    Args:
+        after: the configuration that every stream shall have been told of after this pass.
+        now_ms: the moment for which it is evaluated.
+    """
+
+    def __init__(self, after: Configuration, now_ms: int) -> None:
+        self.after = after
+        self.now_ms = now_ms
+        self.outcomes: dict[tuple[object, ...], Outcome] = {}
+        self._timed = timed_flags(after.environment)
+        self._views: dict[tuple[int, bool], View] = {}
+        self.coalesced = 0
+        self._latest: tuple[Configuration, Grant, View] | None = None
+
+    def view(self, seen: Configuration, grant: Grant) -> "View":
+        """Return how this looks to clients that were told of `seen` and have this grant."""
+        latest = self._latest
+        if latest is not None and latest[0] is seen and latest[1] is grant:
+            return latest[2]
+        # Nearly every stream has seen the same revision, so this is worked out about once. The view holds the program,
+        # or its id might come to name another one.
+        program, client_side_only = seen.program, grant.client_side_only
+        name = (id(program), client_side_only)
+        found = self._views.get(name)
+        if found is None:
+            touched = touched_flags(program.environment, self.after.environment) | self._timed
+            found = self._views[name] = View(self, program, touched, client_side_only=client_side_only)
+        self._latest = seen, grant, found
+        return found
+
+    def settle(self) -> None:
+        """End the pass: what is told of it later on is counted one by one."""
+        for outcome in self.outcomes.values():
+            outcome.settle()
+
+
+_UNKNOWN: Final = object()
+
+
+class View:
+    """An update in the eyes of all clients that have seen the same program with the same kind of key."""
+
+    def __init__(self, update: Update, seen: Program, touched: frozenset[str], *, client_side_only: bool) -> None:
+        before, after = seen.environment, update.after.environment
+        self._update = update
+        self._seen = seen
+        self._kept: list[str] = []
+        self._new: list[str] = []
+        gone = []
+        for key in touched:
+            was_visible = is_visible(before.flags.get(key), client_side_only=client_side_only)
+            if is_visible(after.flags.get(key), client_side_only=client_side_only):
+                (self._kept if was_visible else self._new).append(key)
+            elif was_visible:
+                gone.append(key)
+        self._gone = frozenset(gone)
+        self.may_concern = bool(self._kept or self._new or self._gone)
+        self._is_timed = False
+        self._attributes = self._attributes_of((before, after))
+        self._remembered: dict[tuple[object, ...], object] = {}
+        # The one answer to every context, once it is known that there is only one.
+        self._to_all: object = _UNKNOWN if self.may_concern else None
+
+    def outcome(self, seen_ms: int, context: KeptContext) -> Outcome | None:
+        """Return what it means to a client that was told of `seen_ms` last."""
+        found = self._to_all
+        if found is not _UNKNOWN:
+            return found  # type: ignore[return-value]  # what is known is an outcome or None
+        attributes = self._attributes
+        name = None if attributes is None else values_of(context.parsed(), attributes)
+        if name is None:
+            return self._worked_out(seen_ms, context.parsed())
+        if self._is_timed:
+            name = (seen_ms, *name)
+        found = self._remembered.get(name, _UNKNOWN)
+        if found is _UNKNOWN:
+            found = self._worked_out(seen_ms, context.parsed())
+            if not name:
+                self._to_all = found
+            elif len(self._remembered) < _REMEMBERED:
+                self._remembered[name] = found
+        return found  # type: ignore[return-value]
+
+    def _attributes_of(self, environments: tuple[Environment, Environment]) -> tuple[Attribute, ...] | None:
+        """Return what the touched flags depend on; None where every client is one of its own."""
+        keys = [*self._kept, *self._new]
+        if len(keys) > _TOLD_APART_AT_MOST:
+            return None
+        paths: set[str] = set()
+        for environment in environments:
+            for key in keys:
+                found = depends_on(environment, key)
+                paths |= found.attributes
+                self._is_timed = self._is_timed or bool(found.ramps)
+        return None if UNIT in paths else tuple(map(attribute, sorted(paths)))
+
+    def _worked_out(self, seen_ms: int, context: Context) -> Outcome | None:
+        kept = self._kept
+        was = self._seen.evaluate_some(kept, context, seen_ms)
+        after, now_ms = self._update.after.program, self._update.now_ms
+        now = after.evaluate_some([*kept, *self._new], context, now_ms)
+        evaluations = {
+            key: answer for key, answer in now.items() if key not in was or not same_answer(was[key], answer)
+        }
+        return self._shared(evaluations) if evaluations or self._gone else None
+
+    def _shared(self, evaluations: dict[str, Evaluation]) -> Outcome:
+        # The engine gives equal answers as the same object, so identities name them; the outcome keeps them alive.
+        outcomes = self._update.outcomes
+        name = (self._gone, *evaluations, *map(id, evaluations.values()))
+        found = outcomes.get(name)
+        if found is None:
+            found = Outcome(self._update.after, evaluations, self._gone)
+            if len(outcomes) < _REMEMBERED:
+                outcomes[name] = found
+            else:
+                found.settle()  # nobody would do it for one that is not kept
+        return found
+
+
+def values_of(context: Mapping[str, Any], attributes: tuple[Attribute, ...]) -> tuple[object, ...] | None:
+    """Return what tells contexts apart that differ in one of these; None if that would cost more than it saves."""
+    values: list[object] = []
+    for each in attributes:
+        value = lookup(context, each)  # type: ignore[arg-type]  # reads only
+        if value is None or type(value) is str:
+            values.append(value)
+        elif isinstance(value, bool | int | float):
+            # As text and with its type: 1, 1.0 and true are equal to Python and not to a rule.
+            values.append((type(value).__name__, repr(value)))
+        else:
+            return None
+    return tuple(values)
