@@ -103,7 +103,7 @@ class Relay:
         self._file = SnapshotFile(settings.data.dir / "snapshot", tenant, self.store, clock)
         self._kills = Kills(
             held.outbox,
-            Serving(self.store.force_off, self._served, self._kept),
+            Serving(self.store.overlays.hold, self._served, self._kept),
             relay_id=held.relay_id,
             settings=settings.changes,
             clock=clock,
@@ -158,6 +158,7 @@ class Relay:
         start("forwarder", self._forwarder.run)
         start("follower", self._follower.run)
         start("kills", self._kills.run)
+        start("overlays", self.store.overlays.run)
         start("kill forwarder", self._kill_forwarder.run)
         self.admin.start()
         await self.server.start()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from relay.protocol.overlays import ForcedOff, OverlayEnd
 from relay.protocol.state import ChangeSet, EnvironmentRef, State, advance
 
 __all__ = [
@@ -50,6 +51,8 @@ class MessageName(StrEnum):
     BOOKMARK = "bookmark"
     ENVIRONMENTS = "environments"
     GOODBYE = "goodbye"
+    OVERLAY = "overlay"
+    OVERLAY_END = "overlay_end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class Environments:
     lacking: frozenset[str] = frozenset()
 
 
-Message = Snapshot | ChangeSet | Bookmark | Goodbye | Environments
+Message = Snapshot | ChangeSet | Bookmark | Goodbye | Environments | ForcedOff | OverlayEnd
 
 
 @dataclass(frozen=True, slots=True)

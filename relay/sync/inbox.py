@@ -26,6 +26,7 @@ from relay.protocol.changes import (
     Snapshot,
 )
 from relay.protocol.decode import BadMessage, decode_steps
+from relay.protocol.overlays import ForcedOff, OverlayEnd
 from relay.protocol.resume import token_of
 from relay.protocol.sse import SseEvent
 from relay.sync.backoff import Backoff
@@ -97,6 +98,7 @@ class Inbox:
         self._covered: frozenset[str] | None = None  # None until this upstream has said what the key covers
         self._confirmed: set[str] = set()
         self._ask_again_at = 0.0
+        self._overlays: set[str] | None = None  # named on this connection; None once its first bookmark has come
 
     def authority_ms(self) -> int | None:
         """Return the authority's wall time as far as bookmarks tell it, None as long as none has come.
@@ -110,6 +112,7 @@ class Inbox:
 
     def begin_stream(self) -> str | None:
         """Take note of a new stream; returns what to resume from, environments that need a snapshot left out."""
+        self._overlays = set()
         # This very stream asks again for what was refused; give it time to answer.
         self._ask_again_at = self._clock.monotonic() + self._backoff.max_s
         held = self._store.configurations.values()
@@ -140,6 +143,8 @@ class Inbox:
                 progress = self._compare(message)
             case Environments():
                 self._cover(message)
+            case ForcedOff() | OverlayEnd():
+                self._obey(message)
             case Goodbye():
                 wait_s = min(message.retry_ms / 1000, self._backoff.max_s)
                 raise StreamEnded(f"upstream said goodbye ({message.reason[:32]!r})", wait_s)
@@ -187,7 +192,20 @@ class Inbox:
         # Whatever the broken message was to bring has come since.
         self.refusals.pop(None, None)
         self._confirm(bookmark.marks.keys() - refused)
+        if self._overlays is not None:
+            # All up to here was sent: what upstream holds still has been named on this connection.
+            self._store.overlays.keep_only(self._overlays)
+            self._overlays = None
         return True
+
+    def _obey(self, message: ForcedOff | OverlayEnd) -> None:
+        overlays = self._store.overlays
+        if isinstance(message, OverlayEnd):
+            overlays.end(message.id)
+            return
+        overlays.take(message)
+        if self._overlays is not None:
+            self._overlays.add(message.id)
 
     def _measure_clock(self, bookmark: Bookmark) -> None:
         if bookmark.at is not None and bookmark.age_s is not None:

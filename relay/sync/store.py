@@ -28,6 +28,7 @@ from relay.protocol.changes import (
 )
 from relay.protocol.fields import BadMessage
 from relay.sync.configuration import Configuration, Credential, configure, force_off, rename
+from relay.sync.overlays import OverlayBoard
 from relay.sync.window import Window
 
 __all__ = ["Configuration", "Credential", "Origin", "Staleness", "Store", "Swap"]
@@ -105,6 +106,7 @@ class Store:
         self._by_key: dict[str, tuple[str, ...]] = {}
         self._forced_off: dict[str, frozenset[str]] = {}
         self._listeners: list[Listener] = []
+        self.overlays = OverlayBoard(self.force_off, clock)
 
     @property
     def configurations(self) -> Mapping[str, Configuration]:

@@ -146,7 +146,7 @@ def test_changed_limits_and_secrets_travel() -> None:
         ),
         ("environments", b'{"environments":[]}', Environments(())),
         ("goodbye", encode_goodbye(Goodbye("drain", 1500)), Goodbye("drain", 1500)),
-        ("overlay", b"{not even JSON", None),
+        ("of_tomorrow", b"{not even JSON", None),
     ],
 )
 def test_other_messages_are_read_back(event: str, data: bytes, message: Message | None) -> None:
