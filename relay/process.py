@@ -9,9 +9,10 @@ import logging
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
+from starlette.routing import BaseRoute
 
 from relay import data_dir
 from relay.changes.forward import KillForwarder
@@ -31,9 +32,9 @@ from relay.report import Report
 from relay.serve.admin import LIMITS as ADMIN_LIMITS
 from relay.serve.admin import AdminListener
 from relay.serve.app import build_app
-from relay.serve.health import build_admin
+from relay.serve.health import Health, build_admin
 from relay.serve.kill import kill_routes
-from relay.serve.server import HttpServer, listen
+from relay.serve.server import HttpServer, listen, share
 from relay.serve.services import serve_with
 from relay.settings import RelaySettings, relay_key
 from relay.supervise import Supervisor
@@ -41,6 +42,8 @@ from relay.sync.backoff import Backoff
 from relay.sync.follow import Follower, FollowSettings
 from relay.sync.snapshot_file import SnapshotFile, restore, tenant_of
 from relay.sync.store import Store
+from relay.workers.crew import Crew
+from relay.workers.figures import CombinedMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ ADMIN_BACKLOG = 16
 # After the streams have gone: for requests under way, and for connections that clients keep open.
 LAST_REQUESTS_S = 1.0
 FORWARD_HURRIED_S = 0.5
+# The other workers go through the same phases at the same time; this is for what they have to hand over at the end.
+WORKERS_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,8 @@ async def hold(settings: RelaySettings, clock: Clock, metrics: RelayMetrics) -> 
     serve, admin = settings.serve, settings.admin
     with ExitStack() as undo:
         serving = undo.enter_context(listen(serve.host, serve.port, serve.backlog, "relay.serve.port"))
+        if serve.workers > 1:
+            share(serving)
         watching = undo.enter_context(listen(admin.host, admin.port, ADMIN_BACKLOG, "relay.admin.port"))
         relay_id, spool = await data_dir.take(settings.data.dir, settings.events, clock, metrics)
         outbox = await data_dir.open_outbox(settings.data.dir, settings.changes, spool)
@@ -86,6 +93,7 @@ class Relay:
         self.store = Store(clock, window_changes=settings.window.revisions, window_bytes=settings.window.bytes)
         self._settings = settings
         self._clock = clock
+        self._metrics = metrics
         self._spool = held.spool
         self._heartbeat = Heartbeat(clock)
         self._supervisor = Supervisor(clock, metrics.task_failures.add)
@@ -113,7 +121,8 @@ class Relay:
         self._kill_forwarder = KillForwarder(
             self._kills, self._session, settings.upstream, key=lambda: key, clock=clock, metrics=metrics
         )
-        app = build_app(self._services, more_routes=kill_routes(self._services, self._kills))
+        more_routes = kill_routes(self._services, self._kills)
+        app = build_app(self._services, more_routes=more_routes)
         self.server = HttpServer(app, held.serving, settings.serve, metrics.refused_connections)
         self._follower = Follower(_follow_settings(settings, key), self.store, self._session, clock)
         self._forwarder = Forwarder(
@@ -141,7 +150,8 @@ class Relay:
             supervisor=self._supervisor,
         )
         self._report.wire_metrics()
-        admin_app = build_admin(self._report.health(), ADMIN_LIMITS)
+        self._crew = self._assemble_crew(more_routes) if settings.serve.workers > 1 else None
+        admin_app = build_admin(self._health(), ADMIN_LIMITS)
         self.admin = AdminListener(admin_app, held.watching, metrics.refused_connections)
 
     async def start(self) -> None:
@@ -162,6 +172,8 @@ class Relay:
         start("kill forwarder", self._kill_forwarder.run)
         self.admin.start()
         await self.server.start()
+        if self._crew is not None:
+            await self._crew.start(self._supervisor)
         # What was loaded until now lives as long as the process; a collection need not look at it.
         gc.collect()
         gc.freeze()
@@ -169,8 +181,12 @@ class Relay:
 
     async def stop(self) -> None:
         """Go through the phases of the drain, and let go of everything."""
+        if self._crew is not None:
+            self._crew.begin_drain(self.drain)
         await self.drain.run(self._phases())
         await self._supervisor.stop()
+        if self._crew is not None:
+            await self._crew.stop()
         await self._file.flush()
         await self._spool.close()
         self._services.streams.close()
@@ -187,6 +203,10 @@ class Relay:
         async def send_streams_away(limit_s: float) -> None:
             await self._services.streams.goodbye_all("drain", limit_s)
 
+        async def wait_for_workers(limit_s: float) -> None:
+            if self._crew is not None:
+                await self._crew.gone(limit_s)
+
         async def hand_over(limit_s: float) -> None:
             await self._supervisor.stop("follower", "counters")
             await self._counters.flush()
@@ -200,7 +220,34 @@ class Relay:
             Phase("closing the listener", 0, close_listener),
             Phase("sending streams away", drain.window_s, send_streams_away),
             Phase("ending requests", LAST_REQUESTS_S, self.server.stop, hurried_s=LAST_REQUESTS_S),
+            Phase("waiting for the other workers", WORKERS_S, wait_for_workers, hurried_s=WORKERS_S),
             Phase("handing over events", drain.forward_s, hand_over, hurried_s=FORWARD_HURRIED_S),
+        )
+
+    def _assemble_crew(self, kill_here: Sequence[BaseRoute]) -> Crew:
+        if not isinstance(self._metrics, CombinedMetrics):
+            message = "several workers need metrics that add up"
+            raise TypeError(message)
+        return Crew(
+            self._settings,
+            self.server.port,
+            services=self._services,
+            spool=self._spool,
+            kill_routes=kill_here,
+            metrics=self._metrics,
+            heartbeat=self._heartbeat,
+            clock=self._clock,
+        )
+
+    def _health(self) -> Health:
+        health, crew = self._report.health(), self._crew
+        if crew is None:
+            return health
+        return replace(
+            health,
+            live=lambda: health.live() or crew.unwell(),
+            workers=crew.unready,
+            details={**health.details, **crew.details()},
         )
 
     def _authority_ms(self) -> int:
@@ -246,7 +293,8 @@ async def run(settings: RelaySettings) -> None:
     Raises:
         BadSettings: something that the settings name cannot be used.
     """
-    clock, metrics, key = SystemClock(), RelayMetrics(), relay_key(settings)
+    clock, key = SystemClock(), relay_key(settings)
+    metrics = CombinedMetrics() if settings.serve.workers > 1 else RelayMetrics()
     held = await hold(settings, clock, metrics)
     relay = Relay(settings, key, held, metrics, clock)
     relay.drain.own_signals()

@@ -5,6 +5,7 @@ here is held as long as `relay.changes` says so; what came over the stream ends 
 when a new connection does not repeat it. Time runs by the monotonic clock from when an overlay was first heard of.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection
 from typing import Final
@@ -23,7 +24,7 @@ class OverlayBoard:
     """The overlays of one store.
 
     Args:
-        force_off: lets exactly these flags of an environment be off.
+        force_off: lets exactly these flags of an environment be off, and wakes its followers.
         clock: for the end of what upstream never ended.
 
     Attributes:
@@ -38,6 +39,7 @@ class OverlayBoard:
         self._followed: dict[str, ForcedOff] = {}
         self._ends_at_s: dict[str, float] = {}
         self._is_overfull = False
+        self._news = asyncio.Event()
 
     def all(self) -> tuple[ForcedOff, ...]:
         """Return every overlay by id, once. May be asked from another thread."""
@@ -87,6 +89,17 @@ class OverlayBoard:
         for overlay_id in [each for each, ends_at_s in self._ends_at_s.items() if ends_at_s <= now_s]:
             self.end(overlay_id)
 
+    async def wait_for(self, overlay_id: str, limit_s: float) -> bool:
+        """Return whether an overlay is held, as soon as it is or the time is over."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while overlay_id not in self:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def run(self) -> None:
         """End overlays in time, for ever."""
         while True:
@@ -95,6 +108,7 @@ class OverlayBoard:
 
     def _enforce(self, environment_id: str) -> None:
         self.version += 1
+        self._news.set()
         self._force_off(
             environment_id, frozenset(each.flag for each in self.all() if each.environment_id == environment_id)
         )

@@ -106,7 +106,7 @@ class Store:
         self._by_key: dict[str, tuple[str, ...]] = {}
         self._forced_off: dict[str, frozenset[str]] = {}
         self._listeners: list[Listener] = []
-        self.overlays = OverlayBoard(self.force_off, clock)
+        self.overlays = OverlayBoard(self._force_off_and_tell, clock)
 
     @property
     def configurations(self) -> Mapping[str, Configuration]:
@@ -202,6 +202,13 @@ class Store:
         after = force_off(before, flags)
         if after is not before:
             self._swap(environment_id, Swap(before, after, None))
+
+    def _force_off_and_tell(self, environment_id: str, flags: frozenset[str]) -> None:
+        before = self._configurations.get(environment_id)
+        self.force_off(environment_id, flags)
+        if before is not None and self._configurations.get(environment_id) is before:
+            # No value differs yet; followers are to know the overlay before the revision in which it matters.
+            self._notify(Swap(before, before, None))
 
     def confirm(self, bookmark: Bookmark, *, held: Collection[str] = ()) -> dict[str, NeedResync]:
         """Compare with an authority's bookmark; the environments that do not agree come back with the reason.
