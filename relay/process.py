@@ -196,6 +196,8 @@ class Relay:
 
     def _phases(self) -> Sequence[Phase]:
         drain = self._settings.drain
+        streams_s = drain.window_s + LAST_REQUESTS_S
+        workers_end_s = self._clock.monotonic() + drain.accept_s + streams_s + WORKERS_S
 
         async def close_listener(_limit_s: float) -> None:
             await self.server.stop_accepting()
@@ -205,7 +207,8 @@ class Relay:
 
         async def wait_for_workers(limit_s: float) -> None:
             if self._crew is not None:
-                await self._crew.gone(limit_s)
+                # They may have streams to send away for longer than this process had, but began together with it.
+                await self._crew.gone(min(limit_s, max(WORKERS_S, workers_end_s - self._clock.monotonic())))
 
         async def hand_over(limit_s: float) -> None:
             await self._supervisor.stop("follower", "counters")
@@ -220,7 +223,7 @@ class Relay:
             Phase("closing the listener", 0, close_listener),
             Phase("sending streams away", drain.window_s, send_streams_away),
             Phase("ending requests", LAST_REQUESTS_S, self.server.stop, hurried_s=LAST_REQUESTS_S),
-            Phase("waiting for the other workers", WORKERS_S, wait_for_workers, hurried_s=WORKERS_S),
+            Phase("waiting for the other workers", streams_s + WORKERS_S, wait_for_workers, hurried_s=WORKERS_S),
             Phase("handing over events", drain.forward_s, hand_over, hurried_s=FORWARD_HURRIED_S),
         )
 

@@ -170,7 +170,7 @@ class Crew:
 
     def details(self) -> dict[str, Callable[[], Any]]:
         """Return the members of `/status` that are about more than one process."""
-        return {"workers": self._status, "streams": self._streams}
+        return {"workers": self._status, "streams": self._streams, "refusals": self._refusals}
 
     def _status(self) -> list[dict[str, Any]]:
         own = {
@@ -190,6 +190,12 @@ class Crew:
         for worker in self._workers.values():
             total.update(worker.told.get("streams", {}))
         return dict(total)
+
+    def _refusals(self) -> dict[str, float]:
+        counted = (self._metrics.refused_configs, self._metrics.refused_keys, self._metrics.refused_connections)
+        elsewhere = [sum(sum(each.of(own.name).values()) for each in self._figures()) for own in counted]
+        totals = [own.total() + more for own, more in zip(counted, elsewhere, strict=True)]
+        return dict(zip(("configurations", "keys", "connections"), totals, strict=True))
 
     def _figures(self) -> tuple[Figures, ...]:
         return (self._ended, *(worker.figures for worker in self._workers.values()))
