@@ -192,10 +192,16 @@ class Crew:
         return dict(total)
 
     def _refusals(self) -> dict[str, float]:
-        counted = (self._metrics.refused_configs, self._metrics.refused_keys, self._metrics.refused_connections)
-        elsewhere = [sum(sum(each.of(own.name).values()) for each in self._figures()) for own in counted]
-        totals = [own.total() + more for own, more in zip(counted, elsewhere, strict=True)]
-        return dict(zip(("configurations", "keys", "connections"), totals, strict=True))
+        metrics, others = self._metrics, self._figures()
+
+        def elsewhere(family: str) -> float:
+            return sum(sum(each.of(family).values()) for each in others)
+
+        return {
+            "configurations": metrics.refused_configs.total() + elsewhere(metrics.refused_configs.name),
+            "keys": metrics.refused_keys.total() + elsewhere(metrics.refused_keys.name),
+            "connections": metrics.refused_connections.total() + elsewhere(metrics.refused_connections.name),
+        }
 
     def _figures(self) -> tuple[Figures, ...]:
         return (self._ended, *(worker.figures for worker in self._workers.values()))

@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from relay.errors import Problem
+from relay.events.counters import Sink
 from relay.events.disk import SpoolError
-from relay.events.spool import Spool
 from relay.metrics import RelayMetrics
 from relay.protocol.events import EventRecord, parse_record
 from relay.serve.app import route
@@ -54,7 +54,7 @@ class Desk:
     def __init__(
         self,
         services: Services,
-        spool: Spool,
+        spool: Sink,
         report: Callable[[Any], None],
         secret: str,
         kill_routes: Sequence[BaseRoute],
@@ -105,7 +105,7 @@ class Desk:
 class Batches:
     """Puts batches of records into the spool, each once, however often and however close together it comes."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Sink) -> None:
         self._spool = spool
         self._kept: dict[str, asyncio.Future[None]] = {}
 
