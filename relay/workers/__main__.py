@@ -45,7 +45,7 @@ async def run(start: Start, commands: Iterator[bytes]) -> None:
     """Be a worker until it is told to end."""
     child = Child(start, SystemClock())
     loop = asyncio.get_running_loop()
-    # Ctrl-C reaches every process of a terminal; worker 0 says what is to be done about it.
+    # A service manager may signal every process of a service; worker 0 says what is to be done about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     loop.add_signal_handler(signal.SIGTERM, child.drain.begin)
     threading.Thread(target=obey, args=(commands, loop, child), name="commands", daemon=True).start()

@@ -30,7 +30,7 @@ from relay.sync.backoff import Backoff
 from relay.sync.follow import Follower, FollowSettings
 from relay.sync.store import Store
 from relay.workers import figures
-from relay.workers.link import FIGURES_PATH, REPORT_EVERY_S, SECRET_HEADER, WORKER_HEADER, Start
+from relay.workers.link import FIGURES_PATH, REPORT_EVERY_S, SECRET_HEADER, Start
 from relay.workers.remote import ORIGIN, RemoteIntake, RemoteKill, RemoteSink
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Child:
         self._supervisor = Supervisor(clock, self._metrics.task_failures.add)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(start.socket),
-            headers={SECRET_HEADER: start.secret, WORKER_HEADER: str(start.number)},
+            headers={SECRET_HEADER: start.secret},
         )
         self._store = Store(clock, window_changes=settings.window.revisions, window_bytes=settings.window.bytes)
         self._sink = RemoteSink(self._session, clock)

@@ -64,6 +64,7 @@ class Crew:
         clock: Clock,
     ) -> None:
         self._ended = figures.NONE
+        self._counted: tuple[Figures, ...] = ()
         self._metrics = metrics
         self._own_streams = services.streams.counts
         self._own_requests = metrics.requests.total
@@ -152,9 +153,15 @@ class Crew:
         if worker is not None:
             counted = figures.figures_of(report.pop("figures"))
             worker.hear(report["instance"], report, counted)
+            self._publish()
 
     def _retire(self, last: Figures) -> None:
         self._ended = figures.ended(self._ended, last)
+        self._publish()
+
+    def _publish(self) -> None:
+        # One pointer: a scrape that came between what has ended and what goes on would see a counter go down.
+        self._counted = (self._ended, *(worker.figures for worker in self._workers.values()))
 
     # --- what is asked, also from another thread --------------------------------------------------------------------
 
@@ -204,7 +211,7 @@ class Crew:
         }
 
     def _figures(self) -> tuple[Figures, ...]:
-        return (self._ended, *(worker.figures for worker in self._workers.values()))
+        return self._counted
 
     def _states(self) -> Mapping[tuple[str, ...], float]:
         states = Counter([State.RUNNING, *(worker.state for worker in self._workers.values())])

@@ -17,7 +17,6 @@ import orjson
 from relay.settings import RelaySettings
 
 SECRET_HEADER: Final = "Worker-Secret"  # noqa: S105 - the name of a header
-WORKER_HEADER: Final = "Worker"
 BATCH_HEADER: Final = "Batch-Id"
 
 TRACK_PATH: Final = "/workers/track"

@@ -64,7 +64,6 @@ class Worker:
         self._instance = ""
         self._process: asyncio.subprocess.Process | None = None
         self._heard_s = 0.0
-        self._begun_s = 0.0
         self._commands: list[bytes] = []
 
     # --- what is known; may be asked from another thread ------------------------------------------------------------
@@ -115,10 +114,13 @@ class Worker:
             await asyncio.Event().wait()
         self._instance = uuid4().hex
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "relay.workers"), stdin=asyncio.subprocess.PIPE, env=_environment()
+            *(sys.executable, "-P", "-m", "relay.workers"),
+            stdin=asyncio.subprocess.PIPE,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is for worker 0, which tells the others
         )
         self.starts += 1
-        self._begun_s = self._heard_s = self._clock.monotonic()
+        self._heard_s = self._clock.monotonic()
         self._process = process
         try:
             for line in (self._start(self._instance).encode(), *self._commands):

@@ -1,8 +1,11 @@
 """What a relay forces off is off at all that follow it, and for as long: messages, order, ends, reconnection."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.protocol.keys import Kind
 from relay.protocol.overlays import ForcedOff
@@ -198,6 +201,53 @@ async def test_time_ends_what_upstream_never_ended(world: World, follower: Follo
         await follower.clock.advance(1)
         follower.store.overlays.expire()
         assert follower.is_on()
+
+
+OPS = st.lists(
+    st.sampled_from(["kill", "release", "switch on", "switch off", "another flag", "publish", "reconnect"]), max_size=12
+)
+
+
+@given(ops=OPS)
+def test_a_killed_flag_is_on_at_a_follower_at_no_moment(ops: list[str]) -> None:
+    """Whatever happens above in whatever order: a flag that was off there all the while is off here at each message."""
+    asyncio.run(_follow_through(ops))
+
+
+async def _follow_through(ops: list[str]) -> None:
+    world, follower = World(FakeClock()), Follower()
+    world.snapshot({"beta": flag(), "other": flag()})
+
+    def is_on_above() -> bool:
+        return world.configuration().environment.flags["beta"].enabled
+
+    async with world.running():
+        follower.connect(world)
+        await follower.catch_up()
+        may_be_on = is_on_above()
+        for op in (*ops, "publish"):
+            match op:
+                case "kill":
+                    kill(world, "beta")
+                case "release":
+                    kill(world)
+                case "switch on" | "switch off":
+                    world.commit({"beta": flag(enabled=op == "switch on", salt=str(world.configuration().revision))})
+                case "another flag":
+                    world.commit({"other": flag(salt=str(world.configuration().revision))})
+                case "reconnect":
+                    await follower.leave()
+                    follower.connect(world)
+            may_be_on = may_be_on or is_on_above()
+            if op in {"publish", "reconnect"}:
+                await settle()
+                for event in follower.received():
+                    await follower.inbox.take(event)
+                    assert may_be_on or not follower.is_on(), (op, event)
+                assert follower.is_on() == is_on_above()
+                assert follower.store.overlays.all() == world.store.overlays.all()
+                may_be_on = is_on_above()
+        await follower.leave()
 
 
 def test_there_is_a_most_that_is_followed(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
