@@ -85,7 +85,8 @@ def read_overlay_end(fields: Fields) -> OverlayEnd:
 
 
 def _moment(fields: Fields, name: str) -> int:
+    text = fields.text(name)
     try:
-        return moment_ms(fields.text(name))
+        return moment_ms(text)
     except ValueError as error:
         raise fields.bad(name, str(error)) from None

@@ -21,6 +21,7 @@ from relay.protocol.changes import (
     Duplicate,
     Environments,
     Goodbye,
+    MessageName,
     NeedResync,
     Refused,
     Snapshot,
@@ -133,7 +134,7 @@ class Inbox:
             # Looking at a snapshot of 10,000 flags takes a second; the loop must turn meanwhile.
             message = await _in_steps(decode_steps(event.event, event.lines))
         except BadMessage as error:
-            self._refuse(error.environment_id, error.path, error.reason)
+            self._refuse_event(event.event, error)
             return False
         progress = False
         match message:
@@ -238,6 +239,14 @@ class Inbox:
         self._wanted.update(needs)
         environment_id, need = next(iter(needs.items()))
         raise StreamEnded(f"out of step in {len(needs)} environments, first {environment_id}: {need.reason}")
+
+    def _refuse_event(self, name: str, error: BadMessage) -> None:
+        if name in {MessageName.OVERLAY, MessageName.OVERLAY_END}:
+            # It is no part of any configuration, so asking for one again would not make it right.
+            self.stats.refused += 1
+            log.error("an overlay cannot be read at %s: %s; it is passed over", error.path, error.reason)
+            return
+        self._refuse(error.environment_id, error.path, error.reason)
 
     def _refuse(self, environment_id: str | None, path: str, reason: str) -> None:
         if environment_id is None or len(self.refusals) > MAX_ENVIRONMENTS:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.protocol.keys import Kind
@@ -204,17 +204,21 @@ async def test_time_ends_what_upstream_never_ended(world: World, follower: Follo
 
 
 OPS = st.lists(
-    st.sampled_from(["kill", "release", "switch on", "switch off", "another flag", "publish", "reconnect"]), max_size=12
+    st.lists(st.sampled_from(["kill", "release", "switch on", "switch off", "another flag", "reconnect"]), max_size=3),
+    max_size=6,
 )
+"""What happens between one delivery and the next."""
 
 
 @given(ops=OPS)
-def test_a_killed_flag_is_on_at_a_follower_at_no_moment(ops: list[str]) -> None:
+@example([["kill"], ["switch off", "release"]])
+@example([["switch off"], ["kill", "switch on"], ["reconnect", "release"]])
+def test_a_killed_flag_is_on_at_a_follower_at_no_moment(ops: list[list[str]]) -> None:
     """Whatever happens above in whatever order: a flag that was off there all the while is off here at each message."""
     asyncio.run(_follow_through(ops))
 
 
-async def _follow_through(ops: list[str]) -> None:
+async def _follow_through(ops: list[list[str]]) -> None:
     world, follower = World(FakeClock()), Follower()
     world.snapshot({"beta": flag(), "other": flag()})
 
@@ -225,7 +229,7 @@ async def _follow_through(ops: list[str]) -> None:
         follower.connect(world)
         await follower.catch_up()
         may_be_on = is_on_above()
-        for op in (*ops, "publish"):
+        for op in (op for together in ops for op in (*together, "publish")):
             match op:
                 case "kill":
                     kill(world, "beta")
@@ -248,6 +252,16 @@ async def _follow_through(ops: list[str]) -> None:
                 assert follower.store.overlays.all() == world.store.overlays.all()
                 may_be_on = is_on_above()
         await follower.leave()
+
+
+async def test_an_overlay_that_cannot_be_read_costs_no_configuration(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is counted, logged and passed over: the environment that it names is followed as before."""
+    environment_id = reference(1, "production").id
+    await follower.inbox.take(SseEvent("overlay", (b'{"environment":"%b"}' % environment_id.encode(),)))
+    assert (follower.inbox.stats.refused, follower.inbox.refusals) == (1, {})
+    assert "an overlay cannot be read at id: must be a string; it is passed over" in caplog.text
 
 
 def test_there_is_a_most_that_is_followed(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

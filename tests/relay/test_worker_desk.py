@@ -2,38 +2,26 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 from pydantic import SecretStr
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from relay.clock import SystemClock
 from relay.errors import Problem
 from relay.events.counters import Counters
 from relay.events.disk import SpoolError
 from relay.events.intake import Accepted
-from relay.events.spool import Spool
-from relay.protocol.edge import KILL_PATH
 from relay.protocol.events import Event
 from relay.protocol.keys import Kind, mint
-from relay.protocol.overlays import ForcedOff
 from relay.serve.app import route
-from relay.serve.server import HttpServer
-from relay.settings import Data, Events, Limits, RelayServe, RelaySettings, Serve, UpstreamLink
+from relay.settings import Data, Events, Limits, RelayServe, RelaySettings, UpstreamLink
 from relay.sync.backoff import Backoff
 from relay.sync.follow import Follower, FollowSettings
 from relay.sync.store import Store
 from relay.workers import desk as desk_module
-from relay.workers.desk import Batches, Desk
+from relay.workers.desk import Batches
 from relay.workers.link import (
     BATCH_HEADER,
     FIGURES_PATH,
@@ -42,70 +30,19 @@ from relay.workers.link import (
     SocketPlace,
     Start,
     decode_start,
-    new_secret,
 )
 from relay.workers.remote import ORIGIN, RemoteIntake, RemoteKill, RemoteSink
 from tests.relay.live import until
-from tests.relay.objects import flag
-from tests.relay.world import World, call_asgi
+from tests.relay.office import SECRET, Office, opened
+from tests.relay.world import call_asgi
 
-SECRET = new_secret()
-HOUR_MS = 3_600_000
 EVENT = Event("a", "track", "user-1", name="purchase", at_ms=1_790_000_000_000)
-
-
-@dataclass
-class Office:
-    """A desk on a socket, a session that knows the secret, and what came in."""
-
-    world: World
-    spool: Spool
-    desk: Desk
-    session: aiohttp.ClientSession
-    path: Path
-    reports: list[Any]
-    kills: list[tuple[str, Any]]
-
-    async def records(self) -> list[Any]:
-        batch = await self.spool.peek()
-        return [] if batch is None else [orjson.loads(each) for each in batch.records]
 
 
 @pytest.fixture
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
-    world = World(SystemClock())
-    world.snapshot({"beta": flag()})
-    spool = await Spool.open(tmp_path / "spool", Events(), world.clock, world.metrics)
-    kills: list[tuple[str, Any]] = []
-
-    async def kill(request: Request) -> Response:
-        kills.append((request.headers["authorization"], await request.json()))
-        now_ms = world.clock.wall_ms()
-        overlay = ForcedOff(world.ref.id, f"kill-{request.path_params['f']}", "beta", now_ms, now_ms + HOUR_MS)
-        world.store.overlays.hold(world.ref.id, [overlay])
-        return Response(orjson.dumps({"id": overlay.id}), 202, media_type="application/json")
-
-    reports: list[Any] = []
-    desk = Desk(world.services, spool, reports.append, SECRET, [Route(KILL_PATH, kill, methods=["POST"])])
-    place = SocketPlace(tmp_path)
-    place.prepare()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(place.path))
-    listener.listen(16)
-    listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
-    server = HttpServer(desk.app, listener, Serve(), world.metrics.refused_connections)
-    await server.start()
-    loops = [asyncio.create_task(desk.streams.run_publisher()), asyncio.create_task(desk.streams.run_timers())]
-    connector = aiohttp.UnixConnector(str(place.path))
-    async with aiohttp.ClientSession(connector=connector, headers={SECRET_HEADER: SECRET}) as session:
-        yield Office(world, spool, desk, session, place.path, reports, kills)
-    for loop in loops:
-        loop.cancel()
-    await asyncio.gather(*loops, return_exceptions=True)
-    await server.stop(1)
-    await spool.close()
-    place.remove()
-    assert not place.path.exists()
+    async with opened(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize("headers", [{}, {SECRET_HEADER: "x" * 64}, {SECRET_HEADER: ""}])
