@@ -85,6 +85,15 @@ async def test_what_the_flag_depends_on_is_looked_at(world: World) -> None:
     assert (await explained(world, flag="a"))["blocked_by"] == "b"
 
 
+async def test_a_segment_that_two_rules_name_is_read_once(world: World) -> None:
+    """And each of the two says whether it holds."""
+    await world.api.made(f"{P}/segments", {"key": "twice", "include": ["eve"]})
+    rules = [{"when": {"segment": "twice"}, "serve": {"variation": value}} for value in ("on", "off")]
+    await world.api.patch(f"{P}/flags/checkout/environments/production", {"enabled": True, "rules": rules})
+    answer = await explained(world, context={"targetingKey": "bob"})
+    assert [(each["step"], each["holds"]) for each in answer["steps"]][1:3] == [("rule", False), ("rule", False)]
+
+
 async def test_a_ramp_is_explained_at_any_time(world: World) -> None:
     """`at` turns the clock of the evaluation, forwards and backwards."""
     ramp = {"to": "on", "else": "off", "start_at": "2030-01-01T00:00:00Z", "increment": 50_000, "every_s": 3_600}

@@ -216,6 +216,14 @@ async def test_a_key_that_comes_to_mean_another_flag_is_not_followed(world: Worl
     assert (await world.api.shown(f"{P}/schedules/{made['id']}"))["result"]["code"] == "flag_not_found"
 
 
+async def test_a_list_of_things_is_kept_by_id_as_well(world: World) -> None:
+    """An order of environments that waits holds when its time comes."""
+    keys = [row["key"] for row in (await world.api.shown(f"{P}/environments"))["data"]]
+    await scheduled(world, f"{P}/environments:reorder", {"environments": keys[::-1]})
+    assert await run_in(world) == 1
+    assert [row["key"] for row in (await world.api.shown(f"{P}/environments"))["data"]] == keys[::-1]
+
+
 async def test_a_member_who_is_gone_or_may_no_longer_changes_nothing(world: World) -> None:
     """What they may do is looked up when the time comes."""
     dave = await world.api.made(

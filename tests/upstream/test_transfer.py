@@ -1,6 +1,7 @@
 """Whole projects as documents: out, in again, planned, and refused with every problem."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.upstream.rig import Rig, rig_fixture, template_fixture  # noqa: F401 
 from upstream.api.body import checked
 from upstream.api.project_document import NewProjectBody
 from upstream.domain.commands import CreateFlag, CreateSegment, ImportProject
+from upstream.domain.errors import Rejected
 from upstream.domain.transfer import project_document
 from upstream.storage.history import read_snapshot
 from upstream.storage.view import StoredView
@@ -294,6 +296,73 @@ async def test_environments_are_made_unless_that_is_forbidden(world: World) -> N
     assert reply.body["errors"].keys() == {"environments.canary"}
     await steps(world, body)
     assert (await world.api.shown(f"{P}/environments"))["data"][-1]["key"] == "canary"
+
+
+async def test_what_is_too_much_of_a_document_is_refused(world: World) -> None:
+    """More environments than a project may have, and more prerequisites in a chain than are followed."""
+    head = {"format": "halyard.project", "format_version": 1}
+    many = [{"key": f"e{number}"} for number in range(101)]
+    assert (await refused(world, {**head, "environments": many})).body["errors"].keys() == {"environments"}
+    chain = [{"key": f"f{number}", "prerequisites": [f"f{number + 1}"]} for number in range(20)]
+    reply = await refused(world, {**head, "flags": [*chain, {"key": "f20"}]})
+    assert "flags.f0.prerequisites" in reply.body["errors"]
+    assert "too many in a chain" in reply.body["errors"]["flags.f0.prerequisites"][0]
+
+
+async def test_a_segment_with_two_faults_has_both_named(world: World) -> None:
+    """What the engine says of it is asked only where the rest is in order."""
+    body = {"format": "halyard.project", "format_version": 1, "segments": [{"key": "s", "name": " ", "include": [""]}]}
+    assert set((await refused(world, body)).body["errors"]) == {"segments.s.name", "segments.s.include[0]"}
+
+
+async def test_a_salt_that_differs_is_shown(world: World) -> None:
+    """Nobody is shown salts elsewhere, but another one gives every unit another bucket."""
+    document = await world.api.shown(f"{P}/export")
+    config = document["flags"][0]["configs"]["production"]
+    before, config["salt"] = config["salt"], "another"
+    plan = (await steps(world, document, "?dry_run=1"))["plan"]
+    (changed,) = [each for each in plan if each["action"] == "update"]
+    assert changed["changes"] == [{"path": "environments.production.salt", "before": before, "after": "another"}]
+
+
+def test_whoever_is_limited_to_projects_imports_no_new_one(rig: Rig) -> None:
+    """As whoever creates one is refused: 403, without an error of the document."""
+    document = {"format": "halyard.project", "format_version": 1, "project": {"key": "fresh"}}
+    with pytest.raises(Rejected) as refusal:
+        rig.do(ImportProject(project=None, document=document), replace(rig.system, projects=frozenset()))
+    assert (refusal.value.code, refusal.value.errors) == ("wrong_project", {})
+
+
+async def test_what_was_deleted_is_not_exported(world: World) -> None:
+    """Neither flags nor environments, nor how the ones were configured in the others."""
+    assert (await world.api.delete(f"{P}/environments/staging")).status == 204
+    assert (await world.api.delete(f"{P}/flags/checkout")).status == 204
+    document = await world.api.shown(f"{P}/export")
+    assert "checkout" not in [each["key"] for each in document["flags"]]
+    assert "staging" not in [each["key"] for each in document["environments"]]
+    assert all("staging" not in each["configs"] for each in document["flags"])
+
+
+def test_what_was_made_while_it_was_read_is_left_out(rig: Rig) -> None:
+    """The parts of a project are read one after the other; a config whose flag was not among them waits."""
+    rig.do(CreateFlag(project="shop", key="a"))
+
+    def look(connection: Connection) -> Any:
+        view = StoredView(connection)
+        project = view.project(rig.organisation_id, "shop")
+        assert project is not None
+        configs = view.project_configs(project.id)
+        assert configs
+        return project_document(
+            project=project,
+            environments=view.environments(project.id),
+            segments=(),
+            flags=(),
+            configs=configs,
+            now_ms=rig.clock.wall_ms(),
+        )
+
+    assert rig.look(look)["flags"] == []
 
 
 async def test_another_type_has_to_be_confirmed(world: World) -> None:

@@ -62,8 +62,7 @@ def _is_flag_felt(
     config_before = view.config(flag_id, environment.id)
     if config is not None:
         return config_before is not None or config.enabled
-    if flag is None or config_before is None:
-        return False
+    assert flag is not None and config_before is not None  # noqa: S101, PT018 - every flag has a config everywhere
     before = view.flag(flag.project_id, flag_id)
     published = None if before is None else flag_object(before, config_before, 1)
     return canonical(published) != canonical(flag_object(flag, config_before, 1))
