@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ EVALUATIONS = 200
 class Crew(Pair):
     """A pair whose relay has two workers."""
 
+    relay_env: dict[str, str] = field(default_factory=lambda: FAST)
+
     def start_relay(self, upstream_url: str | None = None) -> None:
         self.relay_process = self.start(
             "halyard-relay", "--upstream-url", upstream_url or self.upstream_url, "--workers", str(WORKERS),
             "--upstream-key-file", str(self.data_dir / "relay.key"), "--port", str(self.relay_port),
-            "--admin-port", str(self.admin_port), "--data-dir", str(self.data_dir / "relay"), env=FAST,
+            "--admin-port", str(self.admin_port), "--data-dir", str(self.data_dir / "relay"), env=self.relay_env,
         )  # fmt: skip
 
     async def workers(self) -> list[dict[str, Any]]:
@@ -325,14 +327,22 @@ async def test_nothing_is_left_of_a_killed_relay_and_its_port_is_free(crew: Crew
     await crew.crew_ready()
 
 
-async def test_a_second_ctrl_c_ends_all_at_once(crew: Crew) -> None:
-    """Nobody who asks twice is kept waiting, and no process stays behind."""
+async def test_ctrl_c_takes_the_waits_out_of_the_drain_of_all(crew: Crew) -> None:
+    """However long SIGTERM would have let them wait; no process stays behind."""
+    await crew.kill_relay()
+    crew.relay_env = {**FAST, "HALYARD_RELAY_DRAIN__ACCEPT_S": "60"}
+    crew.start_relay()
+    await crew.crew_ready()
     child = crew.child_pid
     assert crew.relay_process is not None
     crew.relay_process.popen.send_signal(signal.SIGTERM)
+
+    async def draining() -> bool:
+        return (await crew.admin.get("/readyz"))[0] == 503
+
+    await until("not ready", draining)
+    assert is_there(child)
     crew.relay_process.popen.send_signal(signal.SIGINT)
-    status = await asyncio.to_thread(crew.relay_process.popen.wait, 10)
-    assert status == 0, crew.relay_process.text()
+    assert await asyncio.to_thread(crew.relay_process.popen.wait, 10) == 0, crew.relay_process.text()
     assert not is_there(child)
-    crew.start_relay()
-    await crew.crew_ready()
+    assert "killed" not in crew.relay_process.text()
