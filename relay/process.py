@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import aiohttp
 from starlette.routing import BaseRoute
@@ -32,7 +32,7 @@ from relay.report import Report
 from relay.serve.admin import LIMITS as ADMIN_LIMITS
 from relay.serve.admin import AdminListener
 from relay.serve.app import build_app
-from relay.serve.health import Health, build_admin
+from relay.serve.health import build_admin
 from relay.serve.kill import kill_routes
 from relay.serve.server import HttpServer, listen, share
 from relay.serve.services import serve_with
@@ -151,7 +151,8 @@ class Relay:
         )
         self._report.wire_metrics()
         self._crew = self._assemble_crew(more_routes) if settings.serve.workers > 1 else None
-        admin_app = build_admin(self._health(), ADMIN_LIMITS)
+        health = self._report.health()
+        admin_app = build_admin(health if self._crew is None else self._crew.added_to(health), ADMIN_LIMITS)
         self.admin = AdminListener(admin_app, held.watching, metrics.refused_connections)
 
     async def start(self) -> None:
@@ -240,17 +241,6 @@ class Relay:
             metrics=self._metrics,
             heartbeat=self._heartbeat,
             clock=self._clock,
-        )
-
-    def _health(self) -> Health:
-        health, crew = self._report.health(), self._crew
-        if crew is None:
-            return health
-        return replace(
-            health,
-            live=lambda: health.live() or crew.unwell(),
-            workers=crew.unready,
-            details={**health.details, **crew.details()},
         )
 
     def _authority_ms(self) -> int:

@@ -10,6 +10,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.routing import BaseRoute
@@ -20,6 +21,7 @@ from relay.errors import BadSettings
 from relay.events.spool import Spool
 from relay.heartbeat import Heartbeat
 from relay.serve.guard import PROCESS
+from relay.serve.health import Health
 from relay.serve.server import HttpServer
 from relay.serve.services import Services
 from relay.settings import RelaySettings
@@ -165,19 +167,29 @@ class Crew:
 
     # --- what is asked, also from another thread --------------------------------------------------------------------
 
-    def unready(self) -> str | None:
+    def added_to(self, health: Health) -> Health:
+        """Return what probes and status are answered from, with the workers in it."""
+        return replace(
+            health,
+            live=lambda: health.live() or self._unwell(),
+            workers=self._unready,
+            details={
+                **health.details,
+                "workers": self._status,
+                "streams": self._streams,
+                "refusals": self._refusals,
+            },
+        )
+
+    def _unready(self) -> str | None:
         """Return why a share of the port is not served: a worker that is there and does not answer."""
         silent = [each for each in self._workers.values() if each.state is State.SILENT]
         return "; ".join(map(_silence_of, silent)) or None
 
-    def unwell(self) -> str | None:
-        """Return why the process had better be replaced: a worker that cannot be."""
-        lost = [each for each in self._workers.values() if each.pid is not None and each.silence_s() > LOST_AFTER_S]
-        return "; ".join(map(_silence_of, (each for each in lost if each.told))) or None
-
-    def details(self) -> dict[str, Callable[[], Any]]:
-        """Return the members of `/status` that are about more than one process."""
-        return {"workers": self._status, "streams": self._streams, "refusals": self._refusals}
+    def _unwell(self) -> str | None:
+        """Return why the process had better be replaced: a worker that is silent and cannot be."""
+        there = [each for each in self._workers.values() if each.state is State.SILENT]
+        return "; ".join(_silence_of(each) for each in there if each.silence_s() > LOST_AFTER_S) or None
 
     def _status(self) -> list[dict[str, Any]]:
         own = {
