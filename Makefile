@@ -57,12 +57,14 @@ faults: $(VENV)/.dev ## kill, cut and restart real services
 
 lock: $(VENV)/.dev ## write requirements/ from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	$(BIN)/pip -q install uv
-	$(BIN)/uv pip compile pyproject.toml --extra upstream --extra dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra upstream --extra otel --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate -q $(UPGRADE) -o requirements/dev.txt
 	$(BIN)/uv pip compile pyproject.toml --extra upstream --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate -q -c requirements/dev.txt -o requirements/upstream.txt
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate -q -c requirements/dev.txt -o requirements/relay.txt
+	$(BIN)/uv pip compile pyproject.toml --extra otel --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate -q -c requirements/dev.txt -o requirements/relay-otel.txt
 
 config: $(VENV)/.upstream ## write config.example.toml from the settings
 	$(BIN)/halyard config example > config.example.toml

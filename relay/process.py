@@ -4,6 +4,7 @@ Start: settings, both sockets, the data directory (locked), what an earlier proc
 marked stale, while it connects upstream. End: the phases of `relay.drain`. Every loop runs under the supervisor.
 """
 
+import asyncio
 import gc
 import logging
 import socket
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import aiohttp
 from starlette.routing import BaseRoute
 
-from relay import data_dir
+from relay import data_dir, telemetry
 from relay.changes.forward import KillForwarder
 from relay.changes.kills import Kills, Serving
 from relay.changes.outbox import Outbox
@@ -42,6 +43,7 @@ from relay.sync.backoff import Backoff
 from relay.sync.follow import Follower, FollowSettings
 from relay.sync.snapshot_file import SnapshotFile, restore, tenant_of
 from relay.sync.store import Store
+from relay.telemetry import NO_TRACING, Tracing
 from relay.workers.crew import Crew
 from relay.workers.figures import CombinedMetrics
 
@@ -88,15 +90,24 @@ async def hold(settings: RelaySettings, clock: Clock, metrics: RelayMetrics) -> 
 class Relay:
     """One relay in the running event loop: `start` it, wait until `drain` is asked for, `stop` it."""
 
-    def __init__(self, settings: RelaySettings, key: str, held: Held, metrics: RelayMetrics, clock: Clock) -> None:
+    def __init__(  # noqa: PLR0913 - wiring
+        self,
+        settings: RelaySettings,
+        key: str,
+        held: Held,
+        metrics: RelayMetrics,
+        clock: Clock,
+        *,
+        tracing: Tracing = NO_TRACING,
+    ) -> None:
         self.drain = Drain(clock)
         self.store = Store(clock, window_changes=settings.window.revisions, window_bytes=settings.window.bytes)
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
         self._spool = held.spool
-        self._heartbeat = Heartbeat(clock)
-        self._supervisor = Supervisor(clock, metrics.task_failures.add)
+        self._heartbeat = Heartbeat(clock, metrics.loop_delay.observe, lambda: self.server.connections > 0)
+        self._supervisor = Supervisor(clock, metrics.task_failures.add, metrics.task_failures.begin)
         self._counters = Counters(held.spool, settings.events, clock)
         self._services = serve_with(
             store=self.store,
@@ -119,12 +130,18 @@ class Relay:
             metrics=metrics,
         )
         self._kill_forwarder = KillForwarder(
-            self._kills, self._session, settings.upstream, key=lambda: key, clock=clock, metrics=metrics
+            self._kills,
+            self._session,
+            settings.upstream,
+            key=lambda: key,
+            clock=clock,
+            metrics=metrics,
+            tracing=tracing,
         )
         more_routes = kill_routes(self._services, self._kills)
-        app = build_app(self._services, more_routes=more_routes)
+        app = build_app(self._services, more_routes=more_routes, tracing=tracing)
         self.server = HttpServer(app, held.serving, settings.serve, metrics.refused_connections)
-        self._follower = Follower(_follow_settings(settings, key), self.store, self._session, clock)
+        self._follower = Follower(_follow_settings(settings, key), self.store, self._session, clock, tracing=tracing)
         self._forwarder = Forwarder(
             held.spool,
             self._session,
@@ -134,6 +151,7 @@ class Relay:
             settings=settings.events,
             clock=clock,
             metrics=metrics,
+            tracing=tracing,
         )
         self._report = Report(
             settings=settings,
@@ -143,6 +161,8 @@ class Relay:
             streams=self._services.streams,
             server=self.server,
             spool=held.spool,
+            counters=self._counters,
+            file=self._file,
             follower=self._follower,
             kills=self._kills,
             drain=self.drain,
@@ -288,9 +308,15 @@ async def run(settings: RelaySettings) -> None:
     """
     clock, key = SystemClock(), relay_key(settings)
     metrics = CombinedMetrics() if settings.serve.workers > 1 else RelayMetrics()
+    metrics.watch_process()
+    telemetry.check(settings.otel)
     held = await hold(settings, clock, metrics)
-    relay = Relay(settings, key, held, metrics, clock)
+    exporting = telemetry.start(settings.otel, metrics, held.relay_id)
+    tracing = NO_TRACING if exporting is None else exporting.tracing
+    relay = Relay(settings, key, held, metrics, clock, tracing=tracing)
     relay.drain.own_signals()
     await relay.start()
     await relay.drain.asked()
     await relay.stop()
+    if exporting is not None:
+        await asyncio.to_thread(exporting.stop)

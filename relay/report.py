@@ -8,20 +8,23 @@ import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from relay import machine
 from relay.changes.kills import Kills
-from relay.clock import Clock
+from relay.clock import Clock, parse_rfc3339_ms
 from relay.drain import Drain
+from relay.events.counters import Counters
 from relay.events.spool import Spool, SpoolStats
 from relay.heartbeat import Heartbeat
 from relay.metrics import RelayMetrics
-from relay.protocol.changes import EnvironmentRef
+from relay.protocol.changes import Cause, EnvironmentRef
 from relay.serve.broadcast import Broadcast
-from relay.serve.health import Health
+from relay.serve.health import Health, readiness
 from relay.serve.server import HttpServer
 from relay.settings import RelaySettings
 from relay.supervise import Supervisor
 from relay.sync.follow import Follower
 from relay.sync.gaps import GapBook
+from relay.sync.snapshot_file import SnapshotFile
 from relay.sync.store import Store, Swap
 from relay.version import VERSION
 
@@ -42,6 +45,15 @@ def environment_name(ref: EnvironmentRef) -> str:
     return f"{ref.project_key}/{ref.key}"
 
 
+def wire_process(metrics: RelayMetrics, heartbeat: Heartbeat) -> None:
+    """Let what the process and its machine tell be shown."""
+    metrics.loop_lag.read_value_from(lambda: heartbeat.lag_s)
+    metrics.loop_lag_max.read_value_from(lambda: heartbeat.longest_lag_s)
+    metrics.threads.read_from(machine.threads)
+    metrics.memory_limit.read_from(machine.memory_limit)
+    metrics.build_info.read_from(machine.build)
+
+
 @dataclass(slots=True, kw_only=True)
 class Report:
     """The parts that are reported on."""
@@ -53,6 +65,8 @@ class Report:
     streams: Broadcast
     server: HttpServer
     spool: Spool
+    counters: Counters
+    file: SnapshotFile
     follower: Follower
     kills: Kills
     drain: Drain
@@ -109,21 +123,51 @@ class Report:
 
     def wire_metrics(self) -> None:
         """Let the families that have an owner be read from it."""
-        metrics, store, follower = self.metrics, self.store, self.follower
+        self._wire_configuration()
+        self._wire_serving()
+        self._wire_events()
+        wire_process(self.metrics, self.heartbeat)
+
+    def _wire_configuration(self) -> None:
+        metrics, store, follower, health = self.metrics, self.store, self.follower, self.health()
+        metrics.ready.read_value_from(lambda: float(readiness(health)[0]))
+        metrics.environments.read_value_from(lambda: len(store.configurations))
+        metrics.environments_lacking.read_value_from(lambda: len(store.lacking))
         metrics.config_revision.read_from(
             lambda: {(environment_name(each.ref),): each.revision for each in store.configurations.values()}
         )
         metrics.config_age.read_from(self._ages)
         metrics.gaps.read_from(GapBook(store).counts)
         metrics.refused_configs.read_from(lambda: follower.stats.refused)
-        metrics.resyncs.read_from(lambda: follower.stats.resyncs)
+        metrics.refusals.read_value_from(lambda: len(follower.refusals))
+        metrics.resyncs.read_each_from(
+            lambda: {(cause,): follower.stats.resync_causes[cause] for cause in map(str, Cause)}
+        )
+        metrics.listener_failures.read_from(lambda: store.listener_failures)
         metrics.connects.read_from(lambda: follower.stats.connections)
         metrics.upstream_connected.read_value_from(lambda: float(follower.connected))
+        metrics.snapshot_writes.read_from(lambda: self.file.writes)
+        metrics.snapshot_failures.read_from(lambda: self.file.failures)
         metrics.overlays.read_from(self.kills.counts)
-        metrics.spool_bytes.read_value_from(lambda: self._spool_stats.bytes)
-        metrics.spool_records.read_value_from(lambda: self._spool_stats.records)
-        metrics.loop_lag.read_value_from(lambda: self.heartbeat.lag_s)
         store.subscribe(self._count_swap)
+
+    def _wire_serving(self) -> None:
+        metrics, serve = self.metrics, self.settings.serve
+        metrics.streams_blocked.read_value_from(lambda: self.streams.blocked)
+        metrics.streams_limit.read_value_from(lambda: serve.streams.total)
+        metrics.connections.read_value_from(lambda: self.server.connections)
+        metrics.connections_limit.read_value_from(lambda: serve.limits.connections)
+
+    def _wire_events(self) -> None:
+        metrics, limit_bytes = self.metrics, self.settings.events.spool_bytes
+        metrics.spool_bytes.read_value_from(lambda: self._spool_stats.bytes)
+        metrics.spool_limit_bytes.read_value_from(lambda: limit_bytes)
+        metrics.spool_records.read_value_from(lambda: self._spool_stats.records)
+        metrics.spool_oldest.read_value_from(lambda: self._spool_stats.oldest_age_s or 0.0)
+        metrics.spool_quarantine_bytes.read_value_from(lambda: self._spool_stats.quarantine_bytes)
+        metrics.spool_writable.read_value_from(lambda: float(self._spool_stats.is_writable))
+        metrics.counter_rows.read_value_from(lambda: self.counters.rows)
+        metrics.counts_lost.read_from(lambda: self.counters.lost)
 
     def _ages(self) -> dict[tuple[str, ...], float]:
         """Return the age by environment; nothing while upstream has never confirmed what is held."""
@@ -135,6 +179,14 @@ class Report:
     def _count_swap(self, swap: Swap) -> None:
         if swap.after is not None:
             self.metrics.swaps.add(environment_name(swap.after.ref))
+        if swap.changes is None:
+            return
+        try:
+            committed_ms = parse_rfc3339_ms(swap.changes.committed_at)
+        except (ValueError, OverflowError):
+            # A change is none the worse for a time that cannot be read; it only cannot be measured.
+            return
+        self.metrics.apply_latency.observe(max(0, self.clock.wall_ms() - committed_ms) / 1000)
 
     def _spool_fault(self) -> str | None:
         stats = self._spool_stats

@@ -268,6 +268,53 @@ class Log(Group):
     )
 
 
+def _header_list(text: SecretStr | None) -> SecretStr | None:
+    if text is not None and not all(map(_HEADER.fullmatch, text.get_secret_value().split(","))):
+        message = "must be name=value pairs, separated by commas"
+        raise ValueError(message)
+    return text
+
+
+_HEADER = re.compile(r"\s*[A-Za-z0-9!#$%&'*+.^_`|~-]+\s*=[ -+\--~]*")
+
+
+class Otel(Group):
+    """`[relay.otel]`: OpenTelemetry over OTLP/HTTP, for whoever installs the extra `otel`; off without an endpoint."""
+
+    endpoint: HttpUrl | None = Field(
+        default=None,
+        description="Address of an OTLP/HTTP receiver; /v1/traces and /v1/metrics are appended.",
+        examples=["http://127.0.0.1:4318"],
+    )
+    headers: Annotated[SecretStr | None, AfterValidator(_header_list)] = Field(
+        default=None,
+        description="Headers for the receiver, as name=value pairs separated by commas.",
+        examples=["api-key=secret"],
+    )
+    headers_file: Path | None = Field(
+        default=None,
+        description="File that holds these headers, instead of `headers`.",
+        examples=["/run/secrets/otel-headers"],
+    )
+    service_name: str = Field(default="halyard-relay", min_length=1, max_length=255, description="Name of the service.")
+    traces: bool = Field(default=True, description="Whether spans are exported.")
+    sampling_ratio: float = Field(
+        default=1, ge=0, le=1, description="Part of the traces that is kept; a caller that has decided is followed."
+    )
+    max_spans: int = Field(
+        default=2_048, ge=512, le=65_536, description="Most spans that wait for the receiver; more are dropped."
+    )
+    metrics: bool = Field(default=True, description="Whether the metrics of /metrics are exported, too.")
+    interval_s: float = Field(default=60, ge=1, le=3_600, description="Time between two exports of metrics.")
+
+
+def otel_headers(settings: Otel) -> dict[str, str]:
+    """Return the headers by name."""
+    text = "" if settings.headers is None else settings.headers.get_secret_value()
+    pairs = (each.partition("=") for each in text.split(",") if each.strip())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 class RelaySettings(Group):
     """`[relay]`: everything."""
 
@@ -279,6 +326,7 @@ class RelaySettings(Group):
     changes: Changes = Changes()
     window: Window = Window()
     drain: Drain = Drain()
+    otel: Otel = Otel()
     log: Log = Log()
 
     @model_validator(mode="after")

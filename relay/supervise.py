@@ -45,11 +45,13 @@ class Supervisor:
     Args:
         clock: for waits and for the window in which failures are counted.
         on_failure: told the name of each task that failed, for the metrics.
+        on_start: told the name of each task that is begun, for the metrics.
         patience: when to give up.
     """
 
     clock: Clock
     on_failure: Callable[[str], None] = lambda _name: None
+    on_start: Callable[[str], None] = lambda _name: None
     patience: Patience = field(default_factory=Patience)
     _owned: dict[str, _Owned] = field(default_factory=dict)
 
@@ -60,6 +62,7 @@ class Supervisor:
             raise ValueError(message)
         owned = _Owned(name, run, deque(maxlen=self.patience.failures))
         self._owned[name] = owned
+        self.on_start(name)
         owned.task = asyncio.create_task(self._keep_running(owned), name=name)
 
     async def stop(self, *names: str) -> None:

@@ -18,7 +18,7 @@ from relay.errors import BadSettings
 from relay.events.counters import Counters
 from relay.heartbeat import Heartbeat
 from relay.metrics import RelayMetrics
-from relay.report import environment_name, process_fault
+from relay.report import environment_name, process_fault, wire_process
 from relay.serve.health import Health
 from relay.serve.server import HttpServer, listen
 from relay.serve.services import serve_with
@@ -69,8 +69,8 @@ class Upstream:
         self._database = database
         self._clock = clock
         self._metrics = RelayMetrics("upstream")
-        self._heartbeat = Heartbeat(clock)
-        self._supervisor = Supervisor(clock, self._metrics.task_failures.add)
+        self._heartbeat = Heartbeat(clock, self._metrics.loop_delay.observe, lambda: self.server.connections > 0)
+        self._supervisor = Supervisor(clock, self._metrics.task_failures.add, self._metrics.task_failures.begin)
         notifier = Notifier()
         self._redis_wakes = _redis_wakes(settings, notifier, clock)
         waker = self._redis_wakes or notifier
@@ -201,7 +201,8 @@ class Upstream:
         )
         metrics.gaps.read_from(GapBook(store).counts)
         metrics.refused_configs.read_from(lambda: len(self._feed.refused))
-        metrics.loop_lag.read_value_from(lambda: self._heartbeat.lag_s)
+        metrics.watch_process()
+        wire_process(metrics, self._heartbeat)
         store.subscribe(self._count_swap)
 
     def _count_swap(self, swap: Swap) -> None:

@@ -22,6 +22,7 @@ from relay.clock import Clock
 from relay.metrics import RelayMetrics
 from relay.protocol.edge import CHANGES_PATH
 from relay.settings import UpstreamLink
+from relay.telemetry import NO_TRACING, Tracing
 from relay.upstream_call import OF_THE_REQUEST, backoff_s, object_in, problem_code, read_some, retry_after_s
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class KillForwarder:
         clock: for waits.
         metrics: counts attempts.
         jitter: returns a random number between two numbers.
+        tracing: told of every attempt.
     """
 
     def __init__(  # noqa: PLR0913 - wiring
@@ -109,7 +111,9 @@ class KillForwarder:
         clock: Clock,
         metrics: RelayMetrics,
         jitter: Callable[[float, float], float] = random.uniform,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
+        self._tracing = tracing
         self._kills = kills
         self._session = session
         self._link = link
@@ -132,7 +136,9 @@ class KillForwarder:
 
     async def _hand_over(self, record: Record) -> float:
         """Make one attempt; return the seconds to wait before the next one."""
-        verdict = await self._send(record)
+        with self._tracing.span("forward kill", kind="client") as span:
+            verdict = await self._send(record)
+            span.note("halyard.outcome", verdict.action)
         self._metrics.kill_attempts.add(verdict.action)
         if verdict.position is not None:
             self._kills.commit(record, verdict.position, is_superseded=record.overlay.flag in verdict.superseded)
@@ -146,6 +152,7 @@ class KillForwarder:
 
     async def _send(self, record: Record) -> Verdict:
         headers = {"Authorization": f"Bearer {self._key()}", "Content-Type": "application/json"}
+        headers |= self._tracing.headers()
         try:
             async with self._session.post(
                 self._url, data=record.body, headers=headers, timeout=self._timeout, allow_redirects=False

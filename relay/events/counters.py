@@ -68,6 +68,11 @@ class Counters:
         except KeyError:
             self._begin_row(key, n)
 
+    @property
+    def rows(self) -> int:
+        """How many distinct counts wait. May be asked from another thread."""
+        return len(self._rows) + len(self._held)
+
     async def run(self) -> None:
         """Flush for ever: every `flush_s`, at every full minute, and early when rows become scarce."""
         while True:

@@ -22,6 +22,7 @@ from relay.events.reader import Batch
 from relay.events.spool import Spool
 from relay.metrics import RelayMetrics
 from relay.settings import Events, UpstreamLink
+from relay.telemetry import NO_TRACING, Tracing
 from relay.upstream_call import OF_THE_REQUEST, backoff_s, object_in, problem_code, read_some, retry_after_s
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Forwarder:
         clock: for waits.
         metrics: counts attempts and forwarded records.
         jitter: returns a random number between two numbers.
+        tracing: told of every attempt.
     """
 
     def __init__(  # noqa: PLR0913 - wiring
@@ -103,7 +105,9 @@ class Forwarder:
         clock: Clock,
         metrics: RelayMetrics,
         jitter: Callable[[float, float], float] = random.uniform,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
+        self._tracing = tracing
         self._spool = spool
         self._session = session
         self._link = link
@@ -147,7 +151,11 @@ class Forwarder:
                 batch = await self._spool.peek()
                 if batch is None:
                     return None
-                verdict = await self._send(batch)
+                with self._tracing.span(
+                    "forward events", {"halyard.records": len(batch.records)}, kind="client"
+                ) as span:
+                    verdict = await self._send(batch)
+                    span.note("halyard.outcome", verdict.action)
                 await self._act(batch, verdict)
             except OSError as error:
                 logger.exception("the spool could not be read, or its cursor not be written")
@@ -165,6 +173,7 @@ class Forwarder:
             "Relay-Id": self._relay_id,
             "Content-Type": "application/x-ndjson",
             "Content-Encoding": "gzip",
+            **self._tracing.headers(),
         }
         try:
             async with self._session.post(

@@ -17,6 +17,7 @@ __all__ = [
     "SNAPSHOT_REASONS",
     "Applied",
     "Bookmark",
+    "Cause",
     "ChangeSet",
     "Duplicate",
     "EnvironmentRef",
@@ -122,11 +123,22 @@ class Duplicate:
     """The message says nothing new; the state stays."""
 
 
+class Cause(StrEnum):
+    """Why a follower is out of step: in one word, for counting."""
+
+    MISSING = "missing"
+    EPOCH = "epoch"
+    GAP = "gap"
+    HASH = "hash"
+    RACE = "race"
+
+
 @dataclass(frozen=True, slots=True)
 class NeedResync:
     """The state cannot be led on by this message; the follower must ask for a snapshot. The state stays."""
 
     reason: str
+    cause: Cause = field(default=Cause.MISSING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +163,19 @@ def apply(state: State | None, message: Snapshot | ChangeSet) -> Outcome:
 
 def _misplaced(state: State, change: ChangeSet) -> NeedResync | Duplicate | None:
     if change.epoch != state.epoch:
-        return NeedResync(f"changes of epoch {change.epoch}, held epoch {state.epoch}")
+        return NeedResync(f"changes of epoch {change.epoch}, held epoch {state.epoch}", Cause.EPOCH)
     if change.revision <= state.revision:
         return Duplicate()
     if change.from_revision != state.revision:
-        return NeedResync(f"changes from revision {change.from_revision}, held revision {state.revision}")
+        return NeedResync(f"changes from revision {change.from_revision}, held revision {state.revision}", Cause.GAP)
     return None
 
 
 def _applied(after: State, change: ChangeSet) -> Applied | NeedResync:
     if after.content_hash != change.content_hash:
-        return NeedResync(f"content hash differs at revision {change.revision}")
+        return NeedResync(f"content hash differs at revision {change.revision}", Cause.HASH)
     if _differ(after.credentials_hash, change.credentials_hash):
-        return NeedResync(f"credentials hash differs at revision {change.revision}")
+        return NeedResync(f"credentials hash differs at revision {change.revision}", Cause.HASH)
     return Applied(after)
 
 
@@ -190,13 +202,13 @@ def verify(state: State | None, mark: Mark) -> NeedResync | None:
     if state is None:
         return NeedResync("bookmark for an environment without a snapshot")
     if mark.epoch != state.epoch:
-        return NeedResync(f"bookmark of epoch {mark.epoch}, held epoch {state.epoch}")
+        return NeedResync(f"bookmark of epoch {mark.epoch}, held epoch {state.epoch}", Cause.EPOCH)
     if mark.revision > state.revision:
-        return NeedResync(f"bookmark at revision {mark.revision}, held revision {state.revision}")
+        return NeedResync(f"bookmark at revision {mark.revision}, held revision {state.revision}", Cause.GAP)
     if mark.revision < state.revision:
         return None
     if mark.content_hash != state.content_hash or _differ(state.credentials_hash, mark.credentials_hash):
-        return NeedResync(f"hash differs from the bookmark's at revision {mark.revision}")
+        return NeedResync(f"hash differs from the bookmark's at revision {mark.revision}", Cause.HASH)
     return None
 
 

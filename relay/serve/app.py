@@ -16,6 +16,8 @@ from relay.serve.ofrep import STREAM_PATH, Ofrep
 from relay.serve.ofrep_stream import OfrepStreamRoute
 from relay.serve.server_stream import ChangeStreamRoute
 from relay.serve.services import Services
+from relay.serve.traced import Traced, templates
+from relay.telemetry import NO_TRACING, Tracing
 
 
 def routes(services: Services) -> list[BaseRoute]:
@@ -34,10 +36,11 @@ def routes(services: Services) -> list[BaseRoute]:
     ]
 
 
-def build_app(services: Services, more_routes: Sequence[BaseRoute] = ()) -> AsgiApp:
+def build_app(services: Services, more_routes: Sequence[BaseRoute] = (), tracing: Tracing = NO_TRACING) -> AsgiApp:
     """Return the app. `more_routes` are matched after its own, under the same guard."""
-    app = route([*routes(services), *more_routes])
-    return Cors(Guard(app, services.settings.limits, services.metrics), services.access)
+    table = [*routes(services), *more_routes]
+    app = Cors(Guard(route(table), services.settings.limits, services.metrics), services.access)
+    return app if tracing is NO_TRACING else Traced(app, tracing, templates(table))
 
 
 def route(table: Sequence[BaseRoute]) -> AsgiApp:

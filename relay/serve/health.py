@@ -190,10 +190,16 @@ def health_routes(health: Health, *, with_metrics: bool = True) -> list[BaseRout
     def shown(_request: Request) -> Response:
         return _json(200, status(health))
 
-    def metrics(_request: Request) -> Response:
-        return Response(health.metrics.exposition(), media_type="text/plain; version=0.0.4")
+    def metrics(request: Request) -> Response:
+        body, media_type = health.metrics.exposition_for(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": media_type})
 
-    probes = {"/livez": live, "/readyz": ready, "/startupz": started, "/status": shown}
+    probes: dict[str, Callable[[Request], Response]] = {
+        "/livez": live,
+        "/readyz": ready,
+        "/startupz": started,
+        "/status": shown,
+    }
     if with_metrics:
         probes["/metrics"] = metrics
     return [Route(path, _on_the_loop(answer), methods=["GET"]) for path, answer in probes.items()]

@@ -21,6 +21,7 @@ from relay.protocol.sse import EventTooLarge, SseParser
 from relay.sync.backoff import Backoff, retry_after_s
 from relay.sync.inbox import FollowStats, Inbox, Refusal, StreamEnded
 from relay.sync.store import Store
+from relay.telemetry import NO_TRACING, Tracing
 
 __all__ = ["FollowSettings", "FollowStats", "Follower", "Refusal"]
 
@@ -53,7 +54,7 @@ class Follower:
         last_error: why the last stream ended or did not open; None while one is open.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - wiring
         self,
         settings: FollowSettings,
         store: Store,
@@ -61,6 +62,7 @@ class Follower:
         clock: Clock,
         *,
         fraction: Callable[[], float] = random.random,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.connected = False
         self.last_error: str | None = None
@@ -68,7 +70,7 @@ class Follower:
         self._session = session
         self._clock = clock
         self._fraction = fraction
-        self._inbox = Inbox(store, clock, settings.backoff, fraction)
+        self._inbox = Inbox(store, clock, settings.backoff, fraction, tracing)
         self._url = URL(settings.upstream_url) / STREAM_PATH
         self._failures = 0  # connections in a row on which nothing good was heard
         self._heard_at = 0.0

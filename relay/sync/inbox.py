@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from relay.clock import Clock, parse_rfc3339_ms
@@ -33,6 +33,7 @@ from relay.protocol.sse import SseEvent
 from relay.sync.backoff import Backoff
 from relay.sync.collector import collector_paused
 from relay.sync.store import Store
+from relay.telemetry import NO_TRACING, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class FollowStats:
     ignored: int = 0
     resyncs: int = 0
     refused: int = 0
+    resync_causes: Counter[str] = field(default_factory=Counter)
 
 
 class Inbox:
@@ -86,7 +88,15 @@ class Inbox:
         stats: counters.
     """
 
-    def __init__(self, store: Store, clock: Clock, backoff: Backoff, fraction: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        backoff: Backoff,
+        fraction: Callable[[], float],
+        tracing: Tracing = NO_TRACING,
+    ) -> None:
+        self._tracing = tracing
         self.first_sync = asyncio.Event()
         self.refusals: dict[str | None, Refusal] = {}
         self.stats = FollowStats()
@@ -139,7 +149,8 @@ class Inbox:
         progress = False
         match message:
             case Snapshot() | ChangeSet():
-                progress = await self._apply(message)
+                with self._tracing.span("apply configuration", {"halyard.message": event.event}):
+                    progress = await self._apply(message)
             case Bookmark():
                 progress = self._compare(message)
             case Environments():
@@ -236,6 +247,7 @@ class Inbox:
         if not needs:
             return
         self.stats.resyncs += len(needs)
+        self.stats.resync_causes.update(each.cause for each in needs.values())
         self._wanted.update(needs)
         environment_id, need = next(iter(needs.items()))
         raise StreamEnded(f"out of step in {len(needs)} environments, first {environment_id}: {need.reason}")

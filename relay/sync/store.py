@@ -16,6 +16,7 @@ from relay.protocol.changes import (
     MAX_ENVIRONMENTS,
     Applied,
     Bookmark,
+    Cause,
     ChangeSet,
     Environments,
     NeedResync,
@@ -180,7 +181,7 @@ class Store:
             return Refused(error.path, error.reason)
         served = self._configurations.get(environment_id)
         if _state_of(served) is not _state_of(before):
-            return NeedResync("another change came first")
+            return NeedResync("another change came first", Cause.RACE)
         self.origin = origin
         self._remember(after, change)
         after = force_off(after, self._forced_off.get(environment_id, frozenset()))

@@ -50,8 +50,8 @@ class Child:
         self._start = start
         self._clock = clock
         self._metrics = RelayMetrics()
-        self._heartbeat = Heartbeat(clock)
-        self._supervisor = Supervisor(clock, self._metrics.task_failures.add)
+        self._heartbeat = Heartbeat(clock, self._metrics.loop_delay.observe, lambda: self._connections() > 0)
+        self._supervisor = Supervisor(clock, self._metrics.task_failures.add, self._metrics.task_failures.begin)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(start.socket),
             headers={SECRET_HEADER: start.secret},
@@ -71,7 +71,20 @@ class Child:
         self._app = build_app(self._services, more_routes=kills.routes())
         self._follower = Follower(_follow_settings(start), self._store, self._session, clock)
         self._server: HttpServer | None = None
-        self._metrics.loop_lag.read_value_from(lambda: self._heartbeat.lag_s)
+        self._wire_metrics()
+
+    def _wire_metrics(self) -> None:
+        """Let the families whose sum over all workers makes sense be read from their owners."""
+        metrics, serve = self._metrics, self._start.settings.serve
+        metrics.loop_lag.read_value_from(lambda: self._heartbeat.lag_s)
+        metrics.loop_lag_max.read_value_from(lambda: self._heartbeat.longest_lag_s)
+        metrics.connections.read_value_from(self._connections)
+        metrics.connections_limit.read_value_from(lambda: serve.limits.connections)
+        metrics.streams_blocked.read_value_from(lambda: self._services.streams.blocked)
+        metrics.streams_limit.read_value_from(lambda: serve.streams.total)
+
+    def _connections(self) -> int:
+        return 0 if self._server is None else self._server.connections
 
     async def start(self) -> None:
         """Follow, and serve as soon as there is what worker 0 has."""

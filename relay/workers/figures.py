@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from relay.metrics import Gauge, RelayMetrics
 
 _LOWEST: Final = frozenset({"halyard_relay_config_revision"})
-_HIGHEST: Final = frozenset({"halyard_relay_loop_lag_seconds"})
+_HIGHEST: Final = frozenset({"halyard_relay_loop_lag_seconds", "halyard_relay_loop_lag_max_seconds"})
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 """Name and labels of one line."""

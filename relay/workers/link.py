@@ -42,8 +42,8 @@ class Start:
     settings: RelaySettings
 
     def encode(self) -> bytes:
-        """Return one line. The relay key is left out: a worker has no business with the upstream."""
-        told = self.settings.model_dump(mode="json", exclude={"upstream": {"key", "key_file"}})
+        """Return one line. Without what is secret: a worker talks to neither upstream nor collector."""
+        told = self.settings.model_dump(mode="json", exclude={"upstream": {"key", "key_file"}, "otel": True})
         return orjson.dumps(
             {
                 "number": self.number,

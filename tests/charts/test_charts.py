@@ -62,6 +62,7 @@ EVERYTHING: dict[str, Object] = {
         "autoscaling": {"enabled": True, "maxReplicas": 5},
         "networkPolicy": {"enabled": True, "from": [{"podSelector": {"matchLabels": {"uses": "flags"}}}]},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "thresholds": {"killPendingFor": "5m"}},
         "serviceAccount": {"annotations": {"a": "b"}},
         "podLabels": {"team": "flags"},
         "podAnnotations": {"note": "1"},
@@ -304,13 +305,13 @@ def test_objects_belong_together(service: str, values: Object) -> None:
 
 
 def test_what_is_optional_appears_when_it_is_asked_for() -> None:
-    """Ingress, autoscaler, policy and monitor are there with their switch, and an autoscaler owns the number."""
+    """Each is there with its switch, from the ingress to the alerts, and an autoscaler owns the number."""
     kinds = {each["kind"] for each in render("relay", {})}
     assert kinds == {
         "ConfigMap", "Pod", "PodDisruptionBudget", "Service", "ServiceAccount", "StatefulSet",
     }  # fmt: skip
     objects = render("relay", EVERYTHING["relay"])
-    more = {"HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "Secret", "ServiceMonitor"}
+    more = {"HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "PrometheusRule", "Secret", "ServiceMonitor"}
     assert {each["kind"] for each in objects} == kinds | more
     assert "replicas" not in only(objects, "StatefulSet")["spec"]
     rules = only(objects, "Ingress")["spec"]["rules"]

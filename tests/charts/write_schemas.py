@@ -18,7 +18,7 @@ Schema = dict[str, Any]
 # Set by the chart, or a secret.
 OWNED: dict[str, tuple[str, ...]] = {
     "relay": ("upstream.url", "upstream.key", "upstream.key_file", "serve.host", "serve.port", "admin.host",
-              "admin.port", "data.dir"),
+              "admin.port", "data.dir", "otel.headers", "otel.headers_file"),
     "upstream": ("serve.host", "serve.port", "data.dir", "auth.signing_key", "auth.signing_key_file",
                  "database.url", "database.url_file", "redis.url", "redis.url_file"),
 }  # fmt: skip
@@ -95,6 +95,20 @@ def shared() -> dict[str, Schema]:
     }
 
 
+def thresholds() -> Schema:
+    """Return the schema of when alerts begin."""
+    duration = {"type": "string", "pattern": "^[0-9]+[smhd]$"}
+    above = {"type": "number", "minimum": 0}
+    part = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    kinds = (
+        (duration, ("notReadyFor", "disconnectedFor", "killPendingFor")),
+        (part, ("spoolRatio", "capacityRatio", "memoryRatio")),
+        (above, ("staleSeconds", "oldestEventSeconds", "loopLagSeconds", "changeLatencySeconds",
+                 "cutStreamsPerMinute", "refusedConnectionsPerMinute")),
+    )  # fmt: skip
+    return table(**{name: kind for kind, names in kinds for name in names})
+
+
 def relay() -> dict[str, Schema]:
     """Return the values of the relay's chart."""
     key = table(existingSecret=TEXT, existingSecretKey=NAME, value={"type": "string", "pattern": "^(hal_relay_.+)?$"})
@@ -119,6 +133,8 @@ def relay() -> dict[str, Schema]:
         ),
         "probes": table(startup=probe(), liveness=probe(), readiness=probe()),
         "networkPolicy": table(enabled=SWITCH, **{"from": OBJECTS}, adminFrom=OBJECTS),
+        "prometheusRule": table(enabled=SWITCH, labels=TEXTS, thresholds=thresholds()),
+        "dashboard": table(enabled=SWITCH, labels=TEXTS, annotations=TEXTS),
     }  # fmt: skip
 
 

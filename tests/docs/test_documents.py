@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests.docs.metrics_table import rows, with_tables
 from tests.stack import DEADLINE_S, free_port
 
 pytestmark = pytest.mark.system
@@ -323,13 +324,21 @@ def is_code(dotted: str) -> bool:
     return module.exists() and re.search(rf"\b{path.name}\b", module.read_text()) is not None
 
 
+def test_every_metric_has_its_row() -> None:
+    """The tables of docs/metrics.md are as `python -m tests.docs.metrics_table` writes them: no row more, none less."""
+    page = (ROOT / "docs/metrics.md").read_text()
+    assert with_tables(page) == page
+    listed = re.findall(r"^\| `(\w+)` \| (?:counter|gauge|histogram) \|", page, re.MULTILINE)
+    assert listed == [name for name, *_ in rows("relay")]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_every_route_and_metric_that_is_named_exists(document: Path) -> None:
     """Each path of the API and each metric in a code span stands in the code of one of the services."""
     text = document.read_text()
     code = "\n".join(path.read_text() for part in ("relay", "upstream") for path in (ROOT / part).rglob("*.py"))
-    for metric in re.findall(r"`(halyard_[a-z_]+)", text):
-        assert re.search(rf'"{metric.removesuffix("_total")}(_total)?"', code), metric
+    known = {name for service in ("relay", "upstream") for name, *_ in rows(service)}
+    assert set(re.findall(r"`(halyard_(?:relay|upstream)_[a-z_]+)", text)) <= known
     for route in re.findall(r"`(?:[A-Z]+ )?(/(?:api/v2|ofrep)/[^`?…\s]*)", text):
         # The upstream's routers have their own prefixes, so each fixed part is looked for by itself.
         fixed = [part for part in re.split(r"[/:]", re.sub(r"\{[^}]*\}", "", route)) if part]

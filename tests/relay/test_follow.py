@@ -161,7 +161,7 @@ async def test_one_gap_causes_one_resync(stage: Stage) -> None:
     assert connection.headers["Last-Event-ID"] == token_of([OTHER], "e1")
     connection.open(environments(FIRST.ref, OTHER.ref), snapshot(THIRD, "start"))
     await until(lambda: stage.revision() == 3)
-    assert stage.follower.stats.resyncs == 1
+    assert stage.follower.stats.resync_causes == {"gap": 1}
     assert stage.follower.stats.connections == 2
 
 

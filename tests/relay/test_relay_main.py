@@ -1,11 +1,15 @@
 """`halyard-relay` from the command line: what stops it says so on a line each and ends with status 2."""
 
+import asyncio
 import logging
 import os
+import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from relay.__main__ import main, parser, source
@@ -14,6 +18,8 @@ from relay.events.disk import lock_directory
 from relay.protocol.keys import Kind, mint
 from relay.settings import load, relay_key
 from relay.settings_reader import Source
+from tests.relay.otlp_receiver import receiver
+from tests.stack import DEADLINE_S, free_port
 
 RELAY_KEY = mint(Kind.RELAY, bytes(range(32)))
 
@@ -116,3 +122,33 @@ def test_directory_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path: 
     (line,) = stopped(capsys, "--upstream-key-file", key_file, *flags)
     assert "relay.data.dir" in line
     assert "Not a directory" in line
+
+
+async def test_a_whole_relay_exports_until_its_end(tmp_path: Path) -> None:
+    """A process with an endpoint sends its requests' spans and its metrics, the last of them after SIGTERM."""
+    pytest.importorskip("opentelemetry.sdk", reason="the extra `otel` is not installed")
+    async with receiver() as here:
+        settings = {
+            "UPSTREAM__KEY": RELAY_KEY,
+            "UPSTREAM__URL": "http://127.0.0.1:9",
+            "SERVE__PORT": str(free_port()),
+            "ADMIN__PORT": str(free_port()),
+            "DATA__DIR": str(tmp_path),
+            "DRAIN__ACCEPT_S": "0",
+            "OTEL__ENDPOINT": here.url,
+        }
+        environ = {**os.environ, **{f"HALYARD_RELAY_{name}": value for name, value in settings.items()}}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "relay", env=environ, stderr=asyncio.subprocess.PIPE
+        )
+        assert process.stderr is not None
+        async with asyncio.timeout(DEADLINE_S), aiohttp.ClientSession() as session:
+            while b"serving" not in await process.stderr.readline():
+                pass
+            async with session.get(f"http://127.0.0.1:{settings['SERVE__PORT']}/nowhere") as answer:
+                assert answer.status == 404
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        assert here.span("GET").kind == 2
+        assert here.metrics["halyard_relay_build_info"].gauge.data_points[0].as_double == 1
+        assert "process_resident_memory_bytes" in here.metrics

@@ -1,6 +1,7 @@
 """The assembled relay, in this process, with an upstream that cannot be reached."""
 
 import asyncio
+import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from relay.report import process_fault
 from relay.settings import Admin, Data, RelayServe, RelaySettings, UpstreamLink
 from relay.supervise import Patience, Supervisor
 from relay.sync.follow import Refusal
+from relay.version import VERSION
 from tests.clocks import FakeClock, settle
 
 KEY = mint(Kind.RELAY, bytes(range(32)))
@@ -78,7 +80,12 @@ async def test_status_and_metrics_tell_of_the_parts(tmp_path: Path) -> None:
             text = await answer.text()
         assert "halyard_relay_upstream_connected 0.0" in text
         assert "halyard_relay_spool_bytes 0.0" in text
-        assert "halyard_relay_loop_lag_seconds" in text
+        assert "halyard_relay_loop_delay_seconds_count" in text
+        assert "halyard_relay_ready 0.0" in text
+        assert 'halyard_relay_task_failures_total{task="follower"} 0.0' in text
+        assert "halyard_relay_spool_writable 1.0" in text
+        assert "halyard_relay_connections_limit 20000.0" in text
+        assert f'halyard_relay_build_info{{python="{platform.python_version()}",version="{VERSION}"}} 1.0' in text
         assert KEY not in text + str(status)
 
 

@@ -127,3 +127,49 @@ async def test_heartbeat_tells_a_turning_loop_from_a_stuck_one() -> None:
     assert heartbeat.alive
     await clock.advance(2)
     assert not heartbeat.alive
+
+
+async def test_an_idle_process_is_not_woken_for_nothing() -> None:
+    """While nobody is connected the heart beats twice a second, and faster from the next beat on that finds one."""
+    clock = FakeClock()
+    somebody: list[str] = []
+    heartbeat, supervisor = Heartbeat(clock, is_needed=lambda: bool(somebody)), Supervisor(clock)
+    supervisor.start("heartbeat", heartbeat.run)
+    await clock.advance(10)
+    assert len(clock.slept) == 21
+    somebody.append("a client")
+    await clock.advance(0.5)
+    clock.slept.clear()
+    await clock.advance(1.01)
+    assert len(clock.slept) == 50
+    await supervisor.stop()
+
+
+class LateClock(FakeClock):
+    """A clock on which every sleep takes longer than was asked for, as on a loop that is busy."""
+
+    late_s = 0.0
+
+    async def sleep(self, delay_s: float) -> None:
+        await super().sleep(delay_s + self.late_s)
+
+
+async def test_heartbeat_measures_how_late_the_loop_comes_round() -> None:
+    """Every beat is observed; the longest delay stays to be seen for a minute, and is forgotten after two."""
+    clock = LateClock()
+    lags: list[float] = []
+    heartbeat = Heartbeat(clock, lags.append)
+    supervisor = Supervisor(clock)
+    supervisor.start("heartbeat", heartbeat.run)
+    await clock.advance(1.01)
+    assert len(lags) == 50
+    assert max(lags) == pytest.approx(0, abs=1e-9)
+    clock.late_s = 0.5
+    await clock.advance(1)
+    clock.late_s = 0
+    assert heartbeat.longest_lag_s == pytest.approx(0.5)
+    await clock.advance(61)
+    assert heartbeat.longest_lag_s == pytest.approx(0.5)
+    await clock.advance(61)
+    assert heartbeat.longest_lag_s == pytest.approx(0, abs=1e-9)
+    await supervisor.stop()
