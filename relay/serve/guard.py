@@ -29,8 +29,9 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-# An id names the process by a random part and the request by a count: unique at a tenth of a UUID's price.
-_PROCESS: Final = secrets.token_hex(4)
+# An id names the process by a random part, which `/status` shows by worker, and the request by a count: unique at a
+# tenth of a UUID's price.
+PROCESS: Final = secrets.token_hex(4)
 _count = itertools.count(1)
 
 _DEFAULT_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
@@ -119,7 +120,7 @@ def _request_id(scope: Scope) -> str:
     if found is None:
         given = header(scope, b"x-request-id")
         is_usable = given is not None and _REQUEST_ID.fullmatch(given)
-        found = given.decode() if given and is_usable else f"{_PROCESS}-{next(_count):x}"
+        found = given.decode() if given and is_usable else f"{PROCESS}-{next(_count):x}"
         state["request_id"] = found
     return str(found)
 
