@@ -27,6 +27,7 @@ OVERRIDES = {
     "upstream-key-file": ("relay.upstream.key_file", "FILE"),
     "host": ("relay.serve.host", "ADDRESS"),
     "port": ("relay.serve.port", "PORT"),
+    "workers": ("relay.serve.workers", "N"),
     "admin-port": ("relay.admin.port", "PORT"),
     "data-dir": ("relay.data.dir", "DIRECTORY"),
 }

@@ -76,6 +76,10 @@ class Drain:
         """Return when the drain has begun."""
         await self._asked.wait()
 
+    async def hurried(self) -> None:
+        """Return when somebody is in a hurry."""
+        await self._hurry.wait()
+
     async def wait(self, limit_s: float) -> None:
         """Let time pass, but none when in a hurry."""
         hurried = asyncio.ensure_future(self._hurry.wait())

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import aiohttp
+from starlette.routing import BaseRoute
 
 from relay import data_dir, telemetry
 from relay.changes.forward import KillForwarder
@@ -35,7 +36,7 @@ from relay.serve.app import build_app
 from relay.serve.health import build_admin
 from relay.serve.kill import kill_routes
 from relay.serve.lane import Lane
-from relay.serve.server import HttpServer, listen
+from relay.serve.server import HttpServer, listen, share
 from relay.serve.services import serve_with
 from relay.settings import RelaySettings, relay_key
 from relay.supervise import Supervisor
@@ -47,6 +48,8 @@ from relay.sync.slices import in_slices
 from relay.sync.snapshot_file import SnapshotFile, restore_steps, tenant_of
 from relay.sync.store import Store
 from relay.telemetry import NO_TRACING, Tracing
+from relay.workers.crew import Crew
+from relay.workers.figures import CombinedMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ ADMIN_BACKLOG = 16
 # After the streams have gone: for requests under way, and for connections that clients keep open.
 LAST_REQUESTS_S = 1.0
 FORWARD_HURRIED_S = 0.5
+# The other workers go through the same phases at the same time; this is for what they have to hand over at the end.
+WORKERS_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,8 @@ async def hold(settings: RelaySettings, clock: Clock, metrics: RelayMetrics) -> 
     serve, admin = settings.serve, settings.admin
     with ExitStack() as undo:
         serving = undo.enter_context(listen(serve.host, serve.port, serve.backlog, "relay.serve.port"))
+        if serve.workers > 1:
+            share(serving)
         watching = undo.enter_context(listen(admin.host, admin.port, ADMIN_BACKLOG, "relay.admin.port"))
         relay_id, spool = await data_dir.take(settings.data.dir, settings.events, clock, metrics)
         outbox = await data_dir.open_outbox(settings.data.dir, settings.changes, spool)
@@ -101,6 +108,7 @@ class Relay:
         self.store = Store(clock, window_changes=settings.window.revisions, window_bytes=settings.window.bytes)
         self._settings = settings
         self._clock = clock
+        self._metrics = metrics
         self._spool = held.spool
         self._heartbeat = Heartbeat(clock, metrics.loop_delay.observe, lambda: self.server.connections > 0)
         self._supervisor = Supervisor(clock, metrics.task_failures.add, metrics.task_failures.begin)
@@ -118,7 +126,7 @@ class Relay:
         self._file = SnapshotFile(settings.data.dir / "snapshot", tenant, self.store, clock)
         self._kills = Kills(
             held.outbox,
-            Serving(self.store.force_off, self._served, self._kept),
+            Serving(self.store.overlays.hold, self._served, self._kept),
             relay_id=held.relay_id,
             settings=settings.changes,
             clock=clock,
@@ -134,7 +142,8 @@ class Relay:
             metrics=metrics,
             tracing=tracing,
         )
-        app = build_app(self._services, more_routes=kill_routes(self._services, self._kills), tracing=tracing)
+        more_routes = kill_routes(self._services, self._kills)
+        app = build_app(self._services, more_routes=more_routes, tracing=tracing)
         lane = Lane(self._services, self._counters, settings.lane) if settings.lane.enabled else None
         self.server = HttpServer(app, held.serving, settings.serve, metrics.refused_connections, lane)
         self._follower = Follower(_follow_settings(settings, key), self.store, self._session, clock, tracing=tracing)
@@ -166,7 +175,9 @@ class Relay:
             supervisor=self._supervisor,
         )
         self._report.wire_metrics()
-        admin_app = build_admin(self._report.health(), ADMIN_LIMITS)
+        self._crew = self._assemble_crew(more_routes) if settings.serve.workers > 1 else None
+        health = self._report.health()
+        admin_app = build_admin(health if self._crew is None else self._crew.added_to(health), ADMIN_LIMITS)
         self.admin = AdminListener(admin_app, held.watching, metrics.refused_connections)
 
     async def start(self) -> None:
@@ -180,6 +191,8 @@ class Relay:
         self.admin.start()
         await self.server.start()
         logger.info("serving", extra={"url": f"http://{self.server.host}:{self.server.port}"})
+        if self._crew is not None:
+            await self._crew.start(self._supervisor)
         await self._restore()
         give_back()
         start("snapshot file", self._file.run)
@@ -188,12 +201,17 @@ class Relay:
         start("forwarder", self._forwarder.run)
         start("follower", self._follower.run)
         start("kills", self._kills.run)
+        start("overlays", self.store.overlays.run)
         start("kill forwarder", self._kill_forwarder.run)
 
     async def stop(self) -> None:
         """Go through the phases of the drain, and let go of everything."""
+        if self._crew is not None:
+            self._crew.begin_drain(self.drain)
         await self.drain.run(self._phases())
         await self._supervisor.stop()
+        if self._crew is not None:
+            await self._crew.stop()
         await self._file.flush()
         await self._spool.close()
         self._services.streams.close()
@@ -203,12 +221,19 @@ class Relay:
 
     def _phases(self) -> Sequence[Phase]:
         drain = self._settings.drain
+        streams_s = drain.window_s + LAST_REQUESTS_S
+        workers_end_s = self._clock.monotonic() + drain.accept_s + streams_s + WORKERS_S
 
         async def close_listener(_limit_s: float) -> None:
             await self.server.stop_accepting()
 
         async def send_streams_away(limit_s: float) -> None:
             await self._services.streams.goodbye_all("drain", limit_s)
+
+        async def wait_for_workers(limit_s: float) -> None:
+            if self._crew is not None:
+                # They may have streams to send away for longer than this process had, but began together with it.
+                await self._crew.gone(min(limit_s, max(WORKERS_S, workers_end_s - self._clock.monotonic())))
 
         async def hand_over(limit_s: float) -> None:
             await self._supervisor.stop("follower", "counters")
@@ -223,7 +248,23 @@ class Relay:
             Phase("closing the listener", 0, close_listener),
             Phase("sending streams away", drain.window_s, send_streams_away),
             Phase("ending requests", LAST_REQUESTS_S, self.server.stop, hurried_s=LAST_REQUESTS_S),
+            Phase("waiting for the other workers", streams_s + WORKERS_S, wait_for_workers, hurried_s=WORKERS_S),
             Phase("handing over events", drain.forward_s, hand_over, hurried_s=FORWARD_HURRIED_S),
+        )
+
+    def _assemble_crew(self, kill_here: Sequence[BaseRoute]) -> Crew:
+        if not isinstance(self._metrics, CombinedMetrics):
+            message = "several workers need metrics that add up"
+            raise TypeError(message)
+        return Crew(
+            self._settings,
+            self.server.port,
+            services=self._services,
+            spool=self._spool,
+            kill_routes=kill_here,
+            metrics=self._metrics,
+            heartbeat=self._heartbeat,
+            clock=self._clock,
         )
 
     def _authority_ms(self) -> int:
@@ -276,7 +317,8 @@ async def run(settings: RelaySettings) -> None:
     # there, as whoever connects waits for it.
     gc.collect()
     gc.freeze()
-    clock, metrics, key = SystemClock(), RelayMetrics(), relay_key(settings)
+    clock, key = SystemClock(), relay_key(settings)
+    metrics = CombinedMetrics() if settings.serve.workers > 1 else RelayMetrics()
     metrics.watch_process()
     telemetry.check(settings.otel)
     held = await hold(settings, clock, metrics)

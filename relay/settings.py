@@ -170,6 +170,18 @@ class Lane(Group):
     )
 
 
+class RelayServe(Serve):
+    """`[relay.serve]`: the listener, and how many processes stand behind it."""
+
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that serve this port together, one per core. Each holds the whole configuration, and "
+        "each has its own `limits.connections`, `streams.total` and `streams.per_key`.",
+    )
+
+
 class Admin(Group):
     """`[relay.admin]`: probes, metrics and status, for operators only."""
 
@@ -324,7 +336,7 @@ class RelaySettings(Group):
     """`[relay]`: everything."""
 
     upstream: UpstreamLink = UpstreamLink()
-    serve: Serve = Serve()
+    serve: RelayServe = RelayServe()
     lane: Lane = Lane()
     admin: Admin = Admin()
     data: Data = Data()

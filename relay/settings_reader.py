@@ -77,18 +77,21 @@ class Source:
 
 
 def options(tree: type[Group], service: str) -> Iterator[Option]:
-    """Yield every setting of a tree, in the order of declaration."""
+    """Yield every setting of a tree in the order of declaration, those of a table before the tables within it."""
     yield from _options(tree, (service,))
 
 
 def _options(group: type[Group], parents: tuple[str, ...]) -> Iterator[Option]:
+    within: list[tuple[type[Group], tuple[str, ...]]] = []
     for name, info in group.model_fields.items():
         path = (*parents, name)
         if isinstance(info.annotation, type) and issubclass(info.annotation, Group):
-            yield from _options(info.annotation, path)
+            within.append((info.annotation, path))
         else:
             env = f"HALYARD_{path[0]}_{'__'.join(path[1:])}".upper()
             yield Option(".".join(path), env, info, group)
+    for table, path in within:
+        yield from _options(table, path)
 
 
 def read(tree: type[T], service: str, source: Source) -> T:

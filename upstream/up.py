@@ -221,6 +221,7 @@ def services(planned: Plan) -> list[Service]:
     upstream_flags = ["--port", str(upstream.serve.port), "--data-dir", str(upstream.data.dir)]
     relay_flags = [
         *("--port", str(relay.serve.port), "--admin-port", str(relay.admin.port)),
+        *("--workers", "1"),  # somebody's own machine, and one terminal
         *("--data-dir", str(relay.data.dir), "--upstream-url", planned.urls.upstream_url),
         *("--upstream-key-file", str(upstream.data.dir / RELAY_KEY_FILE)),
     ]

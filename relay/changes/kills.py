@@ -20,6 +20,7 @@ from relay.changes.overlay import Overlay, Overlays, Position, contains, is_past
 from relay.clock import Clock, rfc3339
 from relay.metrics import RelayMetrics
 from relay.protocol.edge import EdgeChange, Kill, encode, proof_of
+from relay.protocol.overlays import ForcedOff
 from relay.settings import Changes
 
 logger = logging.getLogger(__name__)
@@ -34,12 +35,12 @@ class Serving:
     """What the configuration in use is told and asked.
 
     Args:
-        force_off: lets exactly these flags of an environment be off.
+        hold: lets exactly these overlays be what this relay forces off in an environment.
         served: where the configuration in use stands; None = there is none.
         kept: where the configuration stands that a restart would begin with.
     """
 
-    force_off: Callable[[str, frozenset[str]], None]
+    hold: Callable[[str, tuple[ForcedOff, ...]], None]
     served: Callable[[str], Position | None]
     kept: Callable[[str], Position | None]
 
@@ -323,7 +324,7 @@ class Kills:
         return is_known
 
     def _force(self, environment_id: str) -> None:
-        self._serving.force_off(environment_id, self._overlays.forced_off(environment_id))
+        self._serving.hold(environment_id, self._overlays.of_environment(environment_id))
 
 
 def _place(overlay: Overlay) -> str:

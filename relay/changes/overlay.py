@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
+from relay.protocol.overlays import ForcedOff
+
 
 class Position(NamedTuple):
     """A revision of an environment in one lineage of the authority's database."""
@@ -46,6 +48,10 @@ class Overlay:
     def stage(self) -> Stage:
         """How far the kill has come."""
         return Stage.PENDING if self.committed is None else Stage.COMMITTED
+
+    def as_message(self) -> ForcedOff:
+        """Return what followers are told of it: nothing about who made it."""
+        return ForcedOff(self.environment_id, self.id, self.flag, self.at_ms, self.expires_at_ms)
 
 
 def contains(served: Position | None, committed: Position | None) -> bool:
@@ -95,9 +101,9 @@ class Overlays:
         newest_first = reversed(self.all())
         return next((o for o in newest_first if (o.environment_id, o.flag, o.credential_id, o.stage) == wanted), None)
 
-    def forced_off(self, environment_id: str) -> frozenset[str]:
-        """Return the flags of an environment that are off, whatever its configuration says."""
-        return frozenset(each.flag for each in self.all() if each.environment_id == environment_id)
+    def of_environment(self, environment_id: str) -> tuple[ForcedOff, ...]:
+        """Return what is off in an environment, whatever its configuration says."""
+        return tuple(each.as_message() for each in self.all() if each.environment_id == environment_id)
 
     def over(self, now_s: float) -> tuple[Overlay, ...]:
         """Return the overlays whose time is over."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from relay.engine.steps import finished
+from relay.protocol.overlays import ForcedOff, OverlayEnd
 from relay.protocol.state import ChangeSet, EnvironmentRef, State, advance_steps
 
 __all__ = [
@@ -53,6 +54,8 @@ class MessageName(StrEnum):
     BOOKMARK = "bookmark"
     ENVIRONMENTS = "environments"
     GOODBYE = "goodbye"
+    OVERLAY = "overlay"
+    OVERLAY_END = "overlay_end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class Environments:
     lacking: frozenset[str] = frozenset()
 
 
-Message = Snapshot | ChangeSet | Bookmark | Goodbye | Environments
+Message = Snapshot | ChangeSet | Bookmark | Goodbye | Environments | ForcedOff | OverlayEnd
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from relay.protocol.encode import SCHEMA
 from relay.protocol.fields import EPOCH, HASH, ID, BadMessage, Fields, load
 from relay.protocol.hashing import content_hash, credentials_hash
 from relay.protocol.moments import moment_ms
+from relay.protocol.overlays import read_overlay, read_overlay_end
 from relay.protocol.slices import Slices, is_sliced
 from relay.protocol.state import State
 
@@ -223,4 +224,6 @@ _READERS: Mapping[str, Callable[[Fields], Message]] = {
     MessageName.BOOKMARK: _bookmark,
     MessageName.ENVIRONMENTS: _environments,
     MessageName.GOODBYE: _goodbye,
+    MessageName.OVERLAY: read_overlay,
+    MessageName.OVERLAY_END: read_overlay_end,
 }

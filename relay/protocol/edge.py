@@ -13,6 +13,7 @@ from typing import Any
 
 from relay.protocol.hashing import canonical
 
+KILL_PATH = "/api/v2/projects/{p}/flags/{f}:kill"
 CHANGES_PATH = "/api/v2/changes"
 OP_KILL = "kill"
 

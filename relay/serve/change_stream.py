@@ -3,7 +3,8 @@
 It gets `environments` first, then for each environment the revisions it lacks or a snapshot with the reason, then every
 revision as it comes, and bookmarks. What a message says is encoded once per audience and shared; only the resume token
 at its end is the follower's own. A backlog is a position in the store's window, never a list of messages: a follower
-that falls out of the window gets a snapshot.
+that falls out of the window gets a snapshot. Flags that are forced off are told before the revisions that come next,
+and let go of after those that came before, so that a follower is at no moment wrong about them.
 """
 
 from collections import deque
@@ -20,6 +21,7 @@ from relay.protocol.sse import encode_event
 from relay.serve.access import Grant
 from relay.serve.frames import Frames, token_line
 from relay.serve.stream import Stream
+from relay.serve.told_overlays import ToldOverlays
 from relay.serve.update import Update
 from relay.settings import Streams as StreamSettings
 from relay.sync.store import Configuration, Store
@@ -44,7 +46,7 @@ class ChangeStream(Stream):
 
     __slots__ = (
         "_audience", "_behind", "_bookmark_at_s", "_bookmark_is_due", "_chunks", "_epoch", "_frames", "_held",
-        "_missing", "_must_list", "_names", "_reasons", "_refs", "_remembered", "_store",
+        "_missing", "_must_list", "_names", "_overlays", "_reasons", "_refs", "_remembered", "_store",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - one argument per thing that a follower is
@@ -71,6 +73,7 @@ class ChangeStream(Stream):
         self._refs = Environments(())
         self._remembered = remembered  # short ids of what the follower held when it came
         self._must_list = True
+        self._overlays = ToldOverlays(store.overlays)
         self._chunks: Iterator[bytes] | None = None
         self._epoch = ""  # of the snapshot that the chunks are part of
         self._bookmark_is_due = True
@@ -115,15 +118,11 @@ class ChangeStream(Stream):
             return self._next_chunk(self._chunks)
         if self._must_list or (self._store.is_complete and not self._refs.is_complete):
             return self._list()
-        while self._behind:
-            environment_id = next(iter(self._behind))
-            frame = self._lead_on(environment_id)
-            if frame is not None:
-                return frame
-            del self._behind[environment_id]
-        if self._bookmark_is_due:
+        news = self._overlays.begun(self.environment_ids) or self._lead_on_any()
+        news = news or self._overlays.ended(self.environment_ids)
+        if news is None and self._bookmark_is_due:
             return self.beat()
-        return None
+        return news
 
     def on_time(self, now_s: float) -> float:
         """Send a bookmark whenever it is time, also amid other messages: a follower's age counts from the last one."""
@@ -152,6 +151,15 @@ class ChangeStream(Stream):
         self._refs = Environments(refs, self._store.is_complete, lacking)
         data = encode_environments(self._refs)
         return encode_event(MessageName.ENVIRONMENTS, (data,), retry_ms=self.retry_ms() if is_first else None)
+
+    def _lead_on_any(self) -> bytes | None:
+        while self._behind:
+            environment_id = next(iter(self._behind))
+            frame = self._lead_on(environment_id)
+            if frame is not None:
+                return frame
+            del self._behind[environment_id]
+        return None
 
     def _lead_on(self, environment_id: str) -> bytes | None:
         configuration = self._store.get(environment_id)
@@ -191,6 +199,7 @@ class ChangeStream(Stream):
         self._missing.pop(head.ref.id, None)
         self._reasons.pop(head.ref.id, None)
         self._held[head.ref.id] = mark_of(head)
+        self._overlays.repeat(head.ref.id)
         self._epoch = head.epoch
         self._chunks = self._frames.snapshot(head, reason, self._audience)
         return self._next_chunk(self._chunks)

@@ -29,7 +29,8 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-# An id names the process by a random part and the request by a count: unique at a tenth of a UUID's price.
+# An id names the process by a random part, which `/status` shows by worker, and the request by a count: unique at a
+# tenth of a UUID's price.
 PROCESS: Final = secrets.token_hex(4)
 request_count = itertools.count(1)
 

@@ -49,6 +49,7 @@ class Health:
         live: fault of the process itself: the loop does not turn, or a task cannot be kept running.
         listener: fault of the listener for applications.
         spool: fault of the place where events are kept.
+        workers: fault of a process that serves a share of the port.
         refused: what upstream offers and cannot be used, with the reason; the last good configuration is served.
         expected: ids of the environments that must be there; empty as long as nobody knows.
         is_draining: whether the process is on its way out.
@@ -66,6 +67,7 @@ class Health:
     live: Callable[[], Fault] = _well
     listener: Callable[[], Fault] = _well
     spool: Callable[[], Fault] = _well
+    workers: Callable[[], Fault] = _well
     refused: Callable[[], Fault] = _well
     expected: Callable[[], frozenset[str]] = frozenset
     is_draining: Callable[[], bool] = bool
@@ -118,6 +120,7 @@ def readiness(health: Health) -> tuple[bool, dict[str, Any]]:
         "configuration": configuration_fault(health),
         "listener": health.listener(),
         "spool": health.spool(),
+        "workers": health.workers(),
         "draining": "the process is about to stop" if health.is_draining() else None,
         "max_stale": max_stale_fault(health),
     }

@@ -18,7 +18,7 @@ from relay.changes.outbox import OutboxFull
 from relay.clock import rfc3339
 from relay.engine.model import Flag
 from relay.errors import Problem
-from relay.protocol.edge import edge_key
+from relay.protocol.edge import KILL_PATH, edge_key
 from relay.protocol.keys import Kind
 from relay.serve.access import Grant, presented_key
 from relay.serve.bodies import Field, check_members, parse_json, read_body
@@ -26,7 +26,6 @@ from relay.serve.problems import unavailable
 from relay.serve.services import Services
 from relay.sync.store import Configuration
 
-PATH: Final = "/api/v2/projects/{p}/flags/{f}:kill"
 WRITE: Final = "flags:write"
 MAX_REASON_CHARACTERS: Final = 1_000
 RETRY_AFTER_S: Final = 5
@@ -39,7 +38,7 @@ _BODY: Final[Mapping[str, Field]] = {
 
 def kill_routes(services: Services, kills: Kills) -> Sequence[BaseRoute]:
     """Return the route; the upstream has one of its own."""
-    return [Route(PATH, KillRoute(services, kills).kill, methods=["POST"])]
+    return [Route(KILL_PATH, KillRoute(services, kills).kill, methods=["POST"])]
 
 
 class KillRoute:

@@ -31,8 +31,8 @@ App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], A
 TICK_S = 0.1
 
 
-def listen(host: str, port: int, backlog: int, setting: str) -> socket.socket:
-    """Bind and listen.
+def listen(host: str, port: int, backlog: int, setting: str, *, is_shared: bool = False) -> socket.socket:
+    """Bind and listen; `is_shared` joins those who listen there already and have let it be shared.
 
     Raises:
         BadSettings: nobody can listen there, naming `setting`, such as `relay.serve.port`.
@@ -43,6 +43,8 @@ def listen(host: str, port: int, backlog: int, setting: str) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, proto)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart must not wait for TIME_WAIT
+        if is_shared:
+            share(listener)
         try:
             listener.bind(address)
             listener.listen(backlog)
@@ -54,6 +56,15 @@ def listen(host: str, port: int, backlog: int, setting: str) -> socket.socket:
         raise BadSettings([message]) from error
     listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
     return listener
+
+
+def share(listener: socket.socket) -> None:
+    """Let other processes of this user listen on the same port.
+
+    Done after `listen`, the port has been somebody's alone at one moment: two services that were given the same port by
+    mistake are refused as ever, which sharing from the start would let pass.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 class HttpServer:
@@ -92,7 +103,8 @@ class HttpServer:
         self._server = uvicorn.Server(config)
         self._listener = listener
         self._ticking: asyncio.Task[None] | None = None
-        self.host, self.port = listener.getsockname()[:2]
+        name = listener.getsockname()
+        self.host, self.port = name[:2] if isinstance(name, tuple) else (name, 0)  # a Unix socket has a path
 
     @property
     def connections(self) -> int:

@@ -20,11 +20,13 @@ from relay.protocol.changes import (
     Duplicate,
     Environments,
     Goodbye,
+    MessageName,
     NeedResync,
     Refused,
     Snapshot,
 )
 from relay.protocol.decode import BadMessage, decode_steps
+from relay.protocol.overlays import ForcedOff, OverlayEnd
 from relay.protocol.resume import token_of
 from relay.protocol.sse import SseEvent
 from relay.sync.backoff import Backoff
@@ -105,6 +107,7 @@ class Inbox:
         self._covered: frozenset[str] | None = None  # None until this upstream has said what the key covers
         self._confirmed: set[str] = set()
         self._ask_again_at = 0.0
+        self._overlays: set[str] | None = None  # named on this connection; None once its first bookmark has come
 
     def authority_ms(self) -> int | None:
         """Return the authority's wall time as far as bookmarks tell it, None as long as none has come.
@@ -118,6 +121,7 @@ class Inbox:
 
     def begin_stream(self) -> str | None:
         """Take note of a new stream; returns what to resume from, environments that need a snapshot left out."""
+        self._overlays = set()
         # This very stream asks again for what was refused; give it time to answer.
         self._ask_again_at = self._clock.monotonic() + self._backoff.max_s
         held = self._store.configurations.values()
@@ -138,7 +142,7 @@ class Inbox:
             # Looking at a snapshot of 10,000 flags takes a second; the loop must turn meanwhile.
             message = await in_slices(decode_steps(event.event, event.lines))
         except BadMessage as error:
-            self._refuse(error.environment_id, error.path, error.reason)
+            self._refuse_event(event.event, error)
             return False
         progress = False
         match message:
@@ -149,6 +153,8 @@ class Inbox:
                 progress = self._compare(message)
             case Environments():
                 self._cover(message)
+            case ForcedOff() | OverlayEnd():
+                self._obey(message)
             case Goodbye():
                 wait_s = min(message.retry_ms / 1000, self._backoff.max_s)
                 raise StreamEnded(f"upstream said goodbye ({message.reason[:32]!r})", wait_s)
@@ -195,7 +201,20 @@ class Inbox:
         # Whatever the broken message was to bring has come since.
         self.refusals.pop(None, None)
         self._confirm(bookmark.marks.keys() - refused)
+        if self._overlays is not None:
+            # All up to here was sent: what upstream holds still has been named on this connection.
+            self._store.overlays.keep_only(self._overlays)
+            self._overlays = None
         return True
+
+    def _obey(self, message: ForcedOff | OverlayEnd) -> None:
+        overlays = self._store.overlays
+        if isinstance(message, OverlayEnd):
+            overlays.end(message.id)
+            return
+        overlays.take(message)
+        if self._overlays is not None:
+            self._overlays.add(message.id)
 
     def _measure_clock(self, bookmark: Bookmark) -> None:
         if bookmark.at is not None and bookmark.age_s is not None:
@@ -229,6 +248,14 @@ class Inbox:
         self._wanted.update(needs)
         environment_id, need = next(iter(needs.items()))
         raise StreamEnded(f"out of step in {len(needs)} environments, first {environment_id}: {need.reason}")
+
+    def _refuse_event(self, name: str, error: BadMessage) -> None:
+        if name in {MessageName.OVERLAY, MessageName.OVERLAY_END}:
+            # It is no part of any configuration, so asking for one again would not make it right.
+            self.stats.refused += 1
+            log.error("an overlay cannot be read at %s: %s; it is passed over", error.path, error.reason)
+            return
+        self._refuse(error.environment_id, error.path, error.reason)
 
     def _refuse(self, environment_id: str | None, path: str, reason: str) -> None:
         if environment_id is None or len(self.refusals) > MAX_ENVIRONMENTS:

@@ -33,6 +33,7 @@ from relay.protocol.fields import BadMessage
 from relay.sync.collector import size_of
 from relay.sync.configuration import Configuration, Credential, configure, force_off, rename
 from relay.sync.leftovers import FEW, leftovers, let_go
+from relay.sync.overlays import OverlayBoard
 from relay.sync.window import Window
 
 __all__ = ["Configuration", "Credential", "Origin", "Staleness", "Store", "Swap"]
@@ -111,6 +112,7 @@ class Store:
         self._forced_off: dict[str, frozenset[str]] = {}
         self._listeners: list[Listener] = []
         self._replaced: list[Any] = []
+        self.overlays = OverlayBoard(self._force_off_and_tell, clock)
 
     @property
     def configurations(self) -> Mapping[str, Configuration]:
@@ -211,6 +213,13 @@ class Store:
         after = force_off(before, flags)
         if after is not before:
             self._swap(environment_id, Swap(before, after, None))
+
+    def _force_off_and_tell(self, environment_id: str, flags: frozenset[str]) -> None:
+        before = self._configurations.get(environment_id)
+        self.force_off(environment_id, flags)
+        if before is not None and self._configurations.get(environment_id) is before:
+            # No value differs yet; followers are to know the overlay before the revision in which it matters.
+            self._notify(Swap(before, before, None))
 
     def confirm(self, bookmark: Bookmark, *, held: Collection[str] = ()) -> dict[str, NeedResync]:
         """Compare with an authority's bookmark; the environments that do not agree come back with the reason.

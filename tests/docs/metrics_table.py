@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from relay.metrics import Distribution, Gauge, OwnedCount, RelayMetrics, Tally
+from relay.workers.figures import CombinedMetrics
 
 PAGE = Path(__file__).parents[2] / "docs/metrics.md"
 PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
@@ -14,7 +15,7 @@ Row = tuple[str, str, str, str]
 
 def rows(service: str) -> Iterator[Row]:
     """Yield name, kind, labels and meaning of every family, as a scrape names them."""
-    metrics = RelayMetrics(service)
+    metrics = CombinedMetrics() if service == "relay" else RelayMetrics(service)
     ours: set[str] = set()
     for member in vars(metrics).values():
         if isinstance(member, Tally | OwnedCount):

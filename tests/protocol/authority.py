@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from relay.protocol.changes import Bookmark, ChangeSet, Environments, State, mark_of
 from relay.protocol.encode import Audience, encode_bookmark, encode_changes, encode_environments, snapshot_lines
+from relay.protocol.overlays import ForcedOff, OverlayEnd, encode_overlay, encode_overlay_end
 from relay.protocol.resume import Plan, Replay, ResumeToken, SendSnapshot, Wait, plan_resume
 from relay.protocol.sse import encode_event
 from relay.protocol.state import build_state, change_between
@@ -30,6 +31,7 @@ class Authority:
     floors: dict[str, int] = field(default_factory=dict)
     history: dict[Position, State] = field(default_factory=dict)
     staged: State | None = None
+    overlays: dict[str, ForcedOff] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for number in ENVIRONMENTS:
@@ -127,6 +129,16 @@ class Replica:
         marks = {environment_id: mark_of(head) for environment_id, head in self.heads.items()}
         return _frame("bookmark", encode_bookmark(Bookmark(marks, COMMITTED_AT), Audience.RELAY))
 
+    def kill(self, overlay: ForcedOff) -> None:
+        """Force a flag off, as a relay does; it tells all who are connected to it or to its twin."""
+        self.authority.overlays[overlay.id] = overlay
+        self._publish(overlay_frame(overlay))
+
+    def release(self, overlay: ForcedOff) -> None:
+        """Let go of it."""
+        self.authority.overlays.pop(overlay.id, None)
+        self._publish(encode_event("overlay_end", [encode_overlay_end(OverlayEnd(overlay.environment_id, overlay.id))]))
+
     def _publish(self, frame: bytes) -> None:
         for session in self.sessions:
             session.frames.append(frame)
@@ -160,11 +172,13 @@ class Session:
         self.plans = plans
         refs = tuple(head.ref for head in replica.heads.values())
         self.frames = [_frame("environments", encode_environments(Environments(refs)))]
+        overlays = [overlay_frame(each) for each in replica.authority.overlays.values()]
+        self.frames += overlays
         for environment_id, plan in plans.items():
             if isinstance(plan, Replay):
                 self.frames += [change_frame(change) for change in plan.changes]
             elif isinstance(plan, SendSnapshot):
-                self.frames.append(snapshot_frame(replica.heads[environment_id], plan.reason))
+                self.frames += [snapshot_frame(replica.heads[environment_id], plan.reason), *overlays]
         replica.sessions.append(self)
 
     def close(self) -> None:
@@ -174,6 +188,10 @@ class Session:
 
 def change_frame(change: ChangeSet) -> bytes:
     return _frame("changes", encode_changes(change, Audience.RELAY))
+
+
+def overlay_frame(overlay: ForcedOff) -> bytes:
+    return encode_event("overlay", [encode_overlay(overlay)])
 
 
 def snapshot_frame(head: State, reason: str) -> bytes:

@@ -100,6 +100,16 @@ def i7_convergent(authority: Authority, store: Store) -> None:
         assert store.configurations[environment_id].state == head
 
 
+def i11_obedient(authority: Authority, store: Store) -> None:
+    """Once connected anew, a follower forces off exactly what is forced off above it."""
+    held = {each.id: each for each in store.overlays.all()}
+    assert held == authority.overlays
+    for environment_id, configuration in store.configurations.items():
+        off = {each.flag for each in held.values() if each.environment_id == environment_id}
+        for key, flag in configuration.environment.flags.items():
+            assert flag.enabled == (configuration.published.flags[key].enabled and key not in off)
+
+
 def i8_last_good(before: Mapping[str, Configuration], refused_before: int, store: Store, refused_now: int) -> None:
     """An invalid message is counted and changes nothing."""
     assert store.configurations is before

@@ -19,6 +19,7 @@ from relay.protocol.encode import (
     encode_goodbye,
     snapshot_lines,
 )
+from relay.protocol.overlays import ForcedOff, OverlayEnd, encode_overlay, encode_overlay_end
 from relay.protocol.state import change_between
 from tests.protocol.build import COMMITTED_AT, credential, flag, segment, state
 
@@ -126,6 +127,15 @@ def test_changed_limits_and_secrets_travel() -> None:
     )
 
 
+OVERLAY = ForcedOff(FULL.ref.id, "kill-1", "checkout", 1_790_000_000_000, 1_790_000_060_000)
+
+
+def test_an_overlay_lasts_as_long_as_it_says() -> None:
+    """Seconds between its two times; one that ends before it begins lasts no time."""
+    assert OVERLAY.lasts_s == 60
+    assert replace(OVERLAY, expires_at_ms=0).lasts_s == 0
+
+
 @pytest.mark.parametrize(
     ("event", "data", "message"),
     [
@@ -146,7 +156,9 @@ def test_changed_limits_and_secrets_travel() -> None:
         ),
         ("environments", b'{"environments":[]}', Environments(())),
         ("goodbye", encode_goodbye(Goodbye("drain", 1500)), Goodbye("drain", 1500)),
-        ("overlay", b"{not even JSON", None),
+        ("overlay", encode_overlay(OVERLAY), OVERLAY),
+        ("overlay_end", encode_overlay_end(OverlayEnd(FULL.ref.id, "kill-1")), OverlayEnd(FULL.ref.id, "kill-1")),
+        ("of_tomorrow", b"{not even JSON", None),
     ],
 )
 def test_other_messages_are_read_back(event: str, data: bytes, message: Message | None) -> None:
@@ -168,6 +180,8 @@ def changed(event: str, path: str, value: Any) -> bytes:
         "bookmark": encode_bookmark(BOOKMARK, Audience.RELAY),
         "environments": encode_environments(Environments((FULL.ref,))),
         "goodbye": encode_goodbye(Goodbye("drain", 1)),
+        "overlay": encode_overlay(OVERLAY),
+        "overlay_end": encode_overlay_end(OverlayEnd(FULL.ref.id, "kill-1")),
     }
     document = json.loads(good[event])
     *parents, last = (int(part) if part.isdigit() else part for part in path.split("/"))
@@ -189,6 +203,13 @@ DATE_TIME = "must be a date-time with an offset, such as 2026-11-21T06:30:00Z"
 @pytest.mark.parametrize(
     ("event", "path", "value", "refusal"),
     [
+        ("overlay", "environment", "production", f"environment: {RIGHT_FORM}"),
+        ("overlay", "id", "a b", f"id: {RIGHT_FORM}"),
+        ("overlay", "flag", "", f"flag: {RIGHT_FORM}"),
+        ("overlay", "at", "yesterday", f"at: {DATE_TIME}"),
+        ("overlay", "expires_at", ..., "expires_at: must be a string"),
+        ("overlay_end", "environment", ..., "environment: must be a string"),
+        ("overlay_end", "id", "x" * 65, f"id: {RIGHT_FORM}"),
         ("snapshot", "schema", 2, "schema: is not understood; this version reads schema 1"),
         ("snapshot", "schema", ..., f"schema: {WHOLE_NUMBER}"),
         ("snapshot", "environment", [], "environment: must be an object"),

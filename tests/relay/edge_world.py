@@ -9,6 +9,7 @@ from relay.changes.outbox import Outbox
 from relay.changes.overlay import Position
 from relay.metrics import RelayMetrics
 from relay.protocol.edge import edge_key
+from relay.protocol.overlays import ForcedOff
 from relay.settings import Changes
 from tests.clocks import FakeClock
 
@@ -55,7 +56,7 @@ class Edge:
         self.outbox = Outbox.open(self.path, self.max_kills)
         self.kills = Kills(
             self.outbox,
-            Serving(self._force_off, lambda _: self.served, lambda _: self.kept),
+            Serving(self._hold, lambda _: self.served, lambda _: self.kept),
             relay_id="relay-1",
             settings=Changes(max_kills=self.max_kills, overlay_ttl_s=3_600),
             clock=self.clock,
@@ -63,9 +64,9 @@ class Edge:
             metrics=self.metrics,
         )
 
-    def _force_off(self, environment_id: str, flags: frozenset[str]) -> None:
+    def _hold(self, environment_id: str, overlays: tuple[ForcedOff, ...]) -> None:
         assert environment_id == ENVIRONMENT
-        self.told.append(flags)
+        self.told.append(frozenset(each.flag for each in overlays))
 
     @property
     def off(self) -> frozenset[str]:

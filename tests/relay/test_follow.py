@@ -195,7 +195,7 @@ async def test_repeats_are_counted_and_ignored(stage: Stage) -> None:
 async def test_unknown_events_are_ignored(stage: Stage) -> None:
     """A newer upstream's messages do no harm."""
     connection = await stage.synced(FIRST)
-    connection.send(encode_event("overlay", [b"{}"]), changes(FIRST, SECOND))
+    connection.send(encode_event("of_tomorrow", [b"{}"]), changes(FIRST, SECOND))
     await until(lambda: stage.revision() == 2)
     assert stage.follower.stats.ignored == 1
 

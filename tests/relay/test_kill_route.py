@@ -30,7 +30,7 @@ class Operator:
         self.world = world
         self.token = new_key(Kind.TOKEN)
         self.outbox = Outbox.open(path / "outbox", 2)
-        serving = Serving(world.store.force_off, self._served, self._served)
+        serving = Serving(world.store.overlays.hold, self._served, self._served)
         self.kills = Kills(
             self.outbox,
             serving,

@@ -24,9 +24,9 @@ def test_the_set_tells_which_flags_are_off_where() -> None:
     overlays.add(OVERLAY, 10)
     overlays.add(replace(OVERLAY, id="o2", flag="gamma"), 10)
     overlays.add(replace(OVERLAY, id="o3", environment_id="other"), 10)
-    assert overlays.forced_off("env") == {"beta", "gamma"}
+    assert {each.flag for each in overlays.of_environment("env")} == {"beta", "gamma"}
     overlays.drop("o1")
-    assert overlays.forced_off("env") == {"gamma"}
+    assert {each.flag for each in overlays.of_environment("env")} == {"gamma"}
     assert (len(overlays), "o1" in overlays, overlays.drop("o1")) == (2, False, None)
 
 

@@ -19,7 +19,7 @@ from relay.metrics import RelayMetrics
 from relay.process import Relay, hold
 from relay.protocol.keys import Kind, mint
 from relay.report import process_fault
-from relay.settings import Admin, Data, RelaySettings, Serve, UpstreamLink
+from relay.settings import Admin, Data, RelayServe, RelaySettings, UpstreamLink
 from relay.supervise import Patience, Supervisor
 from relay.sync.follow import Refusal
 from relay.version import VERSION
@@ -32,7 +32,10 @@ DEADLINE_S = 5.0
 def settings(path: Path) -> RelaySettings:
     # Port 9 (discard) answers nobody here; what matters is that the connection is refused at once.
     return RelaySettings(
-        upstream=UpstreamLink(url="http://127.0.0.1:9"), serve=Serve(port=0), admin=Admin(port=0), data=Data(dir=path)
+        upstream=UpstreamLink(url="http://127.0.0.1:9"),
+        serve=RelayServe(port=0),
+        admin=Admin(port=0),
+        data=Data(dir=path),
     )
 
 

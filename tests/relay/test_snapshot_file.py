@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_used_says_why(raw: bytes, reason: str) -> None:
 
 def test_unknown_events_in_a_file_are_passed_over() -> None:
     """A later version may record more; what is known is read."""
-    later = resealed(lambda body: body + b"event: overlay\ndata: {}\n\n")
+    later = resealed(lambda body: body + b"event: of_tomorrow\ndata: {}\n\n")
     assert decode_file(later, TENANT).states == STATES
 
 

@@ -15,7 +15,7 @@ from relay.clock import SystemClock
 from relay.metrics import RelayMetrics
 from relay.process import Relay, hold
 from relay.serve.server import listen
-from relay.settings import Admin, RelaySettings, Serve, UpstreamLink
+from relay.settings import Admin, RelayServe, RelaySettings, UpstreamLink
 from relay.settings import Data as RelayData
 from upstream import data_dir
 from upstream.api.passwords import Passwords
@@ -102,7 +102,7 @@ async def relay_of(found: World, path: Path) -> AsyncIterator[str]:
     """Start a relay that follows the upstream; yields its address."""
     settings = RelaySettings(
         upstream=UpstreamLink(url=found.url),
-        serve=Serve(port=0),
+        serve=RelayServe(port=0),
         admin=Admin(port=0),
         data=RelayData(dir=path / "relay"),
     )
