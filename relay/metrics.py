@@ -164,6 +164,9 @@ class RelayMetrics(Collector):
         """Declare what tells how clients are served."""
         self.requests = Tally(name("requests"), "Answered requests by route class and status.", ("route", "status"))
         self.evaluations = Tally(name("evaluations"), "Evaluated flags by way of asking.", ("source",))
+        self.lane_answers = Tally(
+            name("lane_answers"), "Requests answered in the hot lane, by route and outcome.", ("route", "outcome")
+        )
         self.refused_keys = Tally(
             name("refused_keys"), "Requests whose credential was refused, by reason.", ("reason",)
         )

@@ -35,6 +35,7 @@ from relay.serve.admin import AdminListener
 from relay.serve.app import build_app
 from relay.serve.health import build_admin
 from relay.serve.kill import kill_routes
+from relay.serve.lane import Lane
 from relay.serve.server import HttpServer, listen, share
 from relay.serve.services import serve_with
 from relay.settings import RelaySettings, relay_key
@@ -143,7 +144,8 @@ class Relay:
         )
         more_routes = kill_routes(self._services, self._kills)
         app = build_app(self._services, more_routes=more_routes, tracing=tracing)
-        self.server = HttpServer(app, held.serving, settings.serve, metrics.refused_connections)
+        lane = Lane(self._services, self._counters, settings.lane) if settings.lane.enabled else None
+        self.server = HttpServer(app, held.serving, settings.serve, metrics.refused_connections, lane)
         self._follower = Follower(_follow_settings(settings, key), self.store, self._session, clock, tracing=tracing)
         self._forwarder = Forwarder(
             held.spool,

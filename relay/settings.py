@@ -158,6 +158,18 @@ class Serve(Group):
     streams: Streams = Streams()
 
 
+class Lane(Group):
+    """`[relay.lane]`: the short way of evaluation requests past the application framework, and what it remembers."""
+
+    enabled: bool = Field(default=True, description="Off, every request takes the long way; the answers are the same.")
+    heads: int = Field(default=4_096, ge=1, description="Distinct request heads that are remembered.")
+    answers: int = Field(default=10_000, ge=1, description="Finished answers kept for the same request, at most.")
+    answer_bytes: int = Field(default=16 * MIB, ge=0, description="Bytes of finished answers kept, at most.")
+    prepared: int = Field(
+        default=100_000, ge=1, description="Serialised answers of single flags kept per environment, at most."
+    )
+
+
 class RelayServe(Serve):
     """`[relay.serve]`: the listener, and how many processes stand behind it."""
 
@@ -325,6 +337,7 @@ class RelaySettings(Group):
 
     upstream: UpstreamLink = UpstreamLink()
     serve: RelayServe = RelayServe()
+    lane: Lane = Lane()
     admin: Admin = Admin()
     data: Data = Data()
     events: Events = Events()

@@ -9,8 +9,8 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from relay.engine.evaluate import evaluate
-from relay.engine.model import Environment, Evaluation, Flag
-from relay.engine.source import Function, Source, is_compilable, weight_of
+from relay.engine.model import Environment, Evaluation, Fixed, Flag
+from relay.engine.source import Function, Source, is_compilable, shared_clauses, weight_of
 
 CHUNK: Final = 32
 """Flags in one function at most: enough to share what they look up."""
@@ -20,21 +20,34 @@ _WEIGHED_PER_STEP: Final = 256
 
 
 class Chunk:
-    """Some flags, all of them visible to browsers or none, and the function that answers them in their order."""
+    """Some flags, all of them visible to browsers or none.
 
-    __slots__ = ("flags", "function", "keys", "weight")
+    `fixed` are those that answer everybody alike; the function answers the others, `moving`, in their order.
+    """
+
+    __slots__ = ("fixed", "flags", "function", "keys", "moving", "weight")
 
     def __init__(self, flags: Iterable[Flag], weight: int) -> None:
         self.flags = tuple(flags)
         self.keys = tuple(flag.key for flag in self.flags)
+        self.fixed = {flag.key: answer for flag in self.flags if (answer := fixed_answer(flag)) is not None}
+        self.moving = tuple(flag for flag in self.flags if flag.key not in self.fixed)
         self.weight = weight
         self.function: Function | None = None
 
     def compile(self) -> None:
         """Make the function."""
-        source = Source(is_shared=True)
-        parts = [source.flag(flag) if is_compilable(flag) else source.call(interpreted(flag)) for flag in self.flags]
+        source = Source(is_shared=True, shared_clauses=shared_clauses(self.moving))
+        parts = [source.flag(flag) if is_compilable(flag) else source.call(interpreted(flag)) for flag in self.moving]
         self.function = source.function(f"[{', '.join(parts)}]")
+
+
+def fixed_answer(flag: Flag) -> Evaluation | None:
+    """Return what a flag answers to everybody at any time, None if there is more than one answer."""
+    if not flag.enabled:
+        return flag.off
+    is_simple = not (flag.prerequisites or flag.targets or flag.rules) and flag.group is None
+    return flag.fallthrough.outcome if is_simple and isinstance(flag.fallthrough, Fixed) else None
 
 
 def interpreted(flag: Flag) -> Function:

@@ -8,10 +8,13 @@ import ipaddress
 import math
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 MAX_NUMBER_LENGTH = 64
 MAX_VERSION_LENGTH = 256
+MAX_VERSIONS_KEPT = 1_024
+"""Versions that are remembered once read: clients have few, and reading one takes as long as a whole evaluation."""
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _NUMERIC = r"0|[1-9][0-9]*"
@@ -57,9 +60,12 @@ def version(value: Any) -> Version | None:
 
     A leading `v` is dropped, missing parts are 0, build metadata does not count.
     """
-    if not isinstance(value, str) or len(value) > MAX_VERSION_LENGTH:
-        return None
-    parts = _VERSION.fullmatch(value)
+    return _version(value) if isinstance(value, str) and len(value) <= MAX_VERSION_LENGTH else None
+
+
+@lru_cache(maxsize=MAX_VERSIONS_KEPT)
+def _version(text: str) -> Version | None:
+    parts = _VERSION.fullmatch(text)
     if parts is None:
         return None
     major, minor, patch, prerelease = parts.groups("")

@@ -69,7 +69,12 @@ class Evaluation:
     On an error, and wherever a flag is off, `value` and `variation` are those of the off variation. Both are None where
     the flag has no off variation (the default in the caller's code holds), for an unknown flag and on a type mismatch.
     `blocked_by` names the prerequisite that does not hold, or the exclusion group.
+
+    Equality is by content. The hash is that of the object, which costs nothing: equal answers of one flag are the same
+    object, and who keeps something by answer means the object.
     """
+
+    __hash__ = object.__hash__
 
     value: Any
     variation: str | None

@@ -7,7 +7,7 @@ flag to be compiled. Nothing here decides anything: meaning stands in the interp
 two equal.
 """
 
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +26,14 @@ _CHEAPER_TOGETHER: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """The flags of a program for one kind of client: the fixed ones with their answers, then the keys of the others."""
+
+    fixed: Mapping[str, Evaluation]
+    moving: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """One revision of an environment, ready to be evaluated. Made by `build`."""
 
@@ -34,6 +42,7 @@ class Program:
     private: tuple[Chunk, ...] = field(repr=False, compare=False)
     _single: dict[str, tuple[Flag, Function, bool]] = field(default_factory=dict, repr=False, compare=False)
     _segments: dict[str, tuple[Segment, Function]] = field(default_factory=dict, repr=False, compare=False)
+    _layouts: dict[bool, Layout] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def chunks(self) -> tuple[Chunk, ...]:
@@ -63,20 +72,30 @@ class Program:
 
     def evaluate_all(self, context: Any, now_ms: int, *, client_side_only: bool = False) -> dict[str, Evaluation]:
         """Evaluate every flag, or those that browsers may see; see `relay.engine.evaluate.evaluate_all`."""
-        chunks = self.public if client_side_only else (*self.public, *self.private)
         if not isinstance(context, dict):
+            chunks = self._chunks(client_side_only=client_side_only)
             return {flag.key: no_context(flag) for chunk in chunks for flag in chunk.flags}
-        run, reference = _Run(self, context, now_ms), Run(self.environment, context, now_ms)
-        answers: dict[str, Evaluation] = {}
-        for chunk in chunks:
+        layout = self.layout(client_side_only=client_side_only)
+        moving = self.evaluate_moving(context, now_ms, client_side_only=client_side_only)
+        return {**layout.fixed, **dict(zip(layout.moving, moving, strict=True))}
+
+    def evaluate_moving(
+        self, context: dict[str, Any], now_ms: int, *, client_side_only: bool = False
+    ) -> list[Evaluation]:
+        """Evaluate the flags whose answer the context or time may change, in the order of `layout().moving`."""
+        run = _Run(self, context, now_ms)
+        unit, raw = run.unit, run.raw
+        reference: Run | None = None
+        answers: list[Evaluation] = []
+        for chunk in self._chunks(client_side_only=client_side_only):
             try:
                 if chunk.function is None:
-                    found = [reference.flag(flag) for flag in chunk.flags]
+                    reference = reference or Run(self.environment, context, now_ms)
+                    answers += [reference.flag(flag) for flag in chunk.moving]
                 else:
-                    found = chunk.function(context, run.unit, run.raw, now_ms, run)
+                    answers += chunk.function(context, unit, raw, now_ms, run)
             except RecursionError:
-                found = [self.evaluate(key, context, now_ms, may_compile=False) for key in chunk.keys]
-            answers.update(zip(chunk.keys, found, strict=True))
+                answers += [self.evaluate(flag.key, context, now_ms, may_compile=False) for flag in chunk.moving]
         return answers
 
     def evaluate_some(self, flag_keys: Collection[str], context: Any, now_ms: int) -> dict[str, Evaluation]:
@@ -86,6 +105,19 @@ class Program:
             return {key: answers[key] for key in flag_keys}
         may_compile = len(flag_keys) <= COMPILED_AT_MOST
         return {key: self.evaluate(key, context, now_ms, may_compile=may_compile) for key in flag_keys}
+
+    def layout(self, *, client_side_only: bool = False) -> Layout:
+        """Return which flags answer everybody alike, worked out when that is first asked for."""
+        known = self._layouts.get(client_side_only)
+        if known is None:
+            chunks = self._chunks(client_side_only=client_side_only)
+            fixed = {key: answer for chunk in chunks for key, answer in chunk.fixed.items()}
+            moving = [flag.key for chunk in chunks for flag in chunk.moving]
+            known = self._layouts[client_side_only] = Layout(fixed, moving)
+        return known
+
+    def _chunks(self, *, client_side_only: bool) -> tuple[Chunk, ...]:
+        return self.public if client_side_only else (*self.public, *self.private)
 
     def function_of(self, flag: Flag) -> tuple[Function, bool]:
         """Return the function of one flag, compiled when it is first asked for, and whether it looks anything up."""

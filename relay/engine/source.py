@@ -9,7 +9,8 @@ A function takes the context `c`, its unit `u` as text and `b` as bytes (None wi
 milliseconds and `x`, where memberships, prerequisites and draws of groups are looked up.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -46,6 +47,8 @@ MAX_PARTS: Final = 100
 """Conditions and outcomes of one flag or segment: some milliseconds of compiling, which nobody waits longer for."""
 _MAX_ALTERNATIVES: Final = 8
 _HASHES: Final = 1 << 32
+_TWO: Final = 2
+"""Outcomes between which one comparison decides, so that the hash need not be kept."""
 
 Function = Callable[[dict[str, Any], str | None, bytes | None, int, Any], Any]
 """A compiled function: of context, unit, its bytes, moment and the tables of one run."""
@@ -88,7 +91,7 @@ _TOOLS: Final[dict[str, Any]] = {
     "share_of": share_of,
     "found": patterns.found,
     "longest": MAX_SEARCHED,
-    "murmur3": mmh3.hash,
+    "murmur3": mmh3.mmh3_32_uintdigest,
     "ON": ON,
 }
 
@@ -131,6 +134,34 @@ _TEXT_FORMS: Final = {
 }  # fmt: skip
 
 
+_SHAREABLE: Final = frozenset({*_ORDERS, "between", "semver_eq", *_TEXT_FORMS} - _ALTERNATIVE)
+"""Operators that take hardly longer than asking whether somebody has asked already."""
+_SHAREABLE_VALUES: Final = 16
+
+
+def shared_clauses(flags: Iterable[Flag]) -> Container[str]:
+    """Return the names of the clauses that stand more than once in these flags and are tested quickly."""
+    found: Counter[str] = Counter()
+    for flag in flags:
+        waiting = [rule.when for rule in flag.rules if not rule.needs.unknown_operators]
+        while waiting:
+            match waiting.pop():
+                case All(conditions) | AnyOf(conditions):
+                    waiting += conditions
+                case Not(inner):
+                    waiting.append(inner)
+                case Clause(op=op, values=values) as clause if op in _SHAREABLE and len(values) <= _SHAREABLE_VALUES:
+                    found[_name_of(clause)] += 1
+                case _:
+                    pass
+    return {name for name, times in found.items() if times > 1}
+
+
+def _name_of(clause: Clause) -> str:
+    """Name a clause by all that it asks; types count, as 1 is not true."""
+    return f"{clause.op} {clause.fold_case} {clause.wanted} {clause.attribute.path!r} {clause.values!r}"
+
+
 def parts_of(condition: Condition | None) -> int:
     """Count the conditions in a condition, as many as their texts will have. Knows no depth that is too great."""
     count, waiting = 0, [] if condition is None else [condition]
@@ -169,10 +200,13 @@ class Source:
     """
 
     is_shared: bool = False
+    shared_clauses: Container[str] = ()
+    """Names of clauses that are tested once, at the head of the function."""
 
     names: dict[str, Any] = field(default_factory=lambda: dict(_TOOLS))
     _attributes: dict[str, str] = field(default_factory=dict)
     _views: dict[str, str] = field(default_factory=dict)
+    _tests: dict[str, str] = field(default_factory=dict)
     _head: list[str] = field(default_factory=list)
     _tables: dict[str, None] = field(default_factory=dict)
 
@@ -258,7 +292,7 @@ class Source:
             return f"({self._bound(serve.to)} if {chosen} else {self._bound(serve.otherwise)})"
         text = self._bound(serve.outcomes[-1])
         for index in range(len(serve.bounds) - 2, -1, -1):
-            hashed = "h" if index else f"(h := {drawn})"
+            hashed = "h" if index else f"(h := {drawn})" if len(serve.bounds) > _TWO else drawn
             text = f"{self._bound(serve.outcomes[index])} if {hashed} < {_threshold(serve.bounds[index])} else {text}"
         return f"({text})"
 
@@ -285,6 +319,20 @@ class Source:
                 return "False"
 
     def _clause(self, clause: Clause) -> str:
+        """Write a clause, or the local that holds its result."""
+        if not self.shared_clauses or clause.op not in _SHAREABLE or len(clause.values) > _SHAREABLE_VALUES:
+            return self._test(clause)
+        name = _name_of(clause)
+        if name not in self.shared_clauses:
+            return self._test(clause)
+        local = self._tests.get(name)
+        if local is None:
+            test = self._test(clause)
+            local = self._tests[name] = f"t{len(self._tests)}"
+            self._head.append(f"    {local} = {test}")
+        return local
+
+    def _test(self, clause: Clause) -> str:
         """Write a clause: at once for a value that its operator reads as a whole, through `passes` for all others."""
         value = self._attribute(clause.attribute)
         slow = f"{value} is not None and passes({self._bound(clause)}, {value})"
@@ -341,7 +389,7 @@ class Source:
     def _drawn(self, salt: str, unit: str) -> str:
         """Write the hash of a unit, of whose upper part the bucket is made; as `relay.engine.bucketing.bucket`."""
         prefix = f"rollout:{salt}:".encode("utf-8", "surrogatepass")
-        return f"murmur3({self._bound(prefix)} + {unit}, 0, False)"
+        return f"murmur3({self._bound(prefix)} + {unit})"
 
     def _unit(self, by: Attribute) -> str:
         return "b" if by.path == UNIT else self._view("b", by)

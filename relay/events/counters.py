@@ -1,14 +1,15 @@
 """Sums evaluations, and puts the sums into the spool every few seconds.
 
 Counting is one addition in a dictionary whose keys say everything but the time; the time is the minute of the
-dictionary's first count, and a new dictionary is begun at every full minute. A crash loses what was counted since the
-last flush, ten seconds by default; an orderly stop flushes. Rows are bounded: what finds no row is counted as lost.
+dictionary's first count, and a new dictionary is begun at every full minute. Who counts answers by the thousand keeps
+count itself and is asked for its sums before that. A crash loses what was counted since the last flush, ten seconds by
+default; an orderly stop flushes. Rows are bounded: what finds no row is counted as lost.
 """
 
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Protocol
 
 from relay.clock import Clock
@@ -36,6 +37,19 @@ class Sink(Protocol):
         ...
 
 
+class Teller(Protocol):
+    """Keeps count of its own between two flushes; it says `begin` before the first count after each `take`."""
+
+    @property
+    def rows(self) -> int:
+        """How many distinct counts it keeps. May be asked from another thread."""
+        ...
+
+    def take(self) -> Iterable[tuple[Key, int]]:
+        """Hand over what was counted since the last time. Counts nothing twice, whatever becomes of the flush."""
+        ...
+
+
 class Counters:
     """Counts by environment, flag id, variation, reason, source, error code and minute; for one event loop."""
 
@@ -45,7 +59,8 @@ class Counters:
         self._clock = clock
         self._max_rows = settings.max_counters
         self._rows: dict[Key, int] = {}
-        self._minute_ms = 0
+        self._minute_ms: int | None = None
+        self._tellers: list[Teller] = []
         self._held: dict[tuple[Key, int], int] = {}
         self._is_crowded = asyncio.Event()
         self._flushing = asyncio.Lock()
@@ -68,10 +83,29 @@ class Counters:
         except KeyError:
             self._begin_row(key, n)
 
+    def begin(self) -> None:
+        """Note the minute, unless something has been counted since the last flush."""
+        if self._minute_ms is None:
+            self._minute_ms = self._clock.wall_ms() // MINUTE_MS * MINUTE_MS
+
+    def attach(self, teller: Teller) -> None:
+        """Ask this teller for its sums from now on, whenever rows are put aside."""
+        self._tellers.append(teller)
+
+    def detach(self, teller: Teller) -> None:
+        """Take the last sums of a teller."""
+        self._tellers.remove(teller)
+        self._take(teller)
+
+    def note_rows(self, rows: int) -> None:
+        """Flush early if a teller may come to need so many rows."""
+        if rows >= self._max_rows // 2:
+            self._is_crowded.set()
+
     @property
     def rows(self) -> int:
         """How many distinct counts wait. May be asked from another thread."""
-        return len(self._rows) + len(self._held)
+        return len(self._rows) + len(self._held) + sum(teller.rows for teller in self._tellers.copy())
 
     async def run(self) -> None:
         """Flush for ever: every `flush_s`, at every full minute, and early when rows become scarce."""
@@ -101,25 +135,34 @@ class Counters:
         if rows >= self._max_rows:
             self.lost += n
             return
-        if not rows:
-            self._minute_ms = self._clock.wall_ms() // MINUTE_MS * MINUTE_MS
+        self.begin()
         self._rows[key] = n
         if rows >= self._max_rows // 2:
             self._is_crowded.set()
 
     def _hold(self) -> None:
         """Begin anew; what was counted until now is held under its minute."""
-        rows, self._rows = self._rows, {}
-        self._is_crowded.clear()
         lost_before = self.lost
+        for teller in self._tellers:
+            self._take(teller)
+        rows, self._rows = self._rows, {}
+        minute_ms, self._minute_ms = self._minute_ms or 0, None
+        self._is_crowded.clear()
         for key, n in rows.items():
-            held = (key, self._minute_ms)
+            held = (key, minute_ms)
             if held in self._held or len(self._held) < self._max_rows:
                 self._held[held] = self._held.get(held, 0) + n
             else:
                 self.lost += n
         if self.lost > lost_before:
             logger.error("evaluation counts were lost: too many rows", extra={"lost": self.lost})
+
+    def _take(self, teller: Teller) -> None:
+        for key, n in teller.take():
+            try:
+                self._rows[key] += n
+            except KeyError:
+                self._begin_row(key, n)
 
     async def _due(self) -> None:
         now_ms = self._clock.wall_ms()

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 ANY_KIND: Final = frozenset(Kind)
 READ: Final = "flags:read"
-_OF_MANY: Final = frozenset({Kind.RELAY, Kind.TOKEN})
+OF_MANY: Final = frozenset({Kind.RELAY, Kind.TOKEN})
 """Kinds of keys that may open more than one environment."""
 
 # A refused key is logged once a minute, and all of them together not faster than this.
@@ -129,7 +129,7 @@ class Access:
         """
         renewed = self.renew(scope, grant)
         is_named = environment is not None and bool(matching(renewed, environment, project))
-        if renewed.credential.kind in _OF_MANY and not is_named:
+        if renewed.credential.kind in OF_MANY and not is_named:
             self.expect_complete()
         return renewed, select(renewed, environment, project)
 

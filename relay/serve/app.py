@@ -11,9 +11,10 @@ from starlette.routing import BaseRoute, Route, Router
 from relay.errors import Problem
 from relay.serve.client_stream_route import ClientStreamRoute
 from relay.serve.cors import Cors
+from relay.serve.event_streams import STREAM_PATH
 from relay.serve.flags_api import FlagsApi
 from relay.serve.guard import AsgiApp, Guard, Receive, Scope, Send
-from relay.serve.ofrep import STREAM_PATH, Ofrep
+from relay.serve.ofrep import Ofrep
 from relay.serve.ofrep_stream import OfrepStreamRoute
 from relay.serve.server_stream import ChangeStreamRoute
 from relay.serve.services import Services

@@ -1,4 +1,7 @@
-"""Strong validators of evaluated answers, computed from what an answer depends on and not from the answer."""
+"""Strong validators of evaluated answers, computed from what an answer depends on and not from the answer.
+
+What a whole slice of time has in common is hashed once by who keeps it (`etag_base`); the rest is a context.
+"""
 
 from hashlib import blake2b
 from typing import Any
@@ -7,17 +10,34 @@ import orjson
 
 from relay.sync.store import Configuration
 
+EtagBase = blake2b
+_DIGEST_BYTES = 16
 
-def etag_of(route: str, configuration: Configuration, next_change_ms: int | None, *rest: Any) -> str:
-    """Return the ETag of an answer from this configuration.
 
-    `next_change_ms`, the moment at which time alone will next change a value, stands for the slice of time; `rest` is
-    whatever else the answer depends on, as JSON.
+def etag_base(
+    route: str, configuration: Configuration, next_change_ms: int | None, *, client_side_only: bool, streams_at: str
+) -> EtagBase:
+    """Return the hash of what all answers of one route have in common until a revision or time changes a value.
+
+    Args:
+        route: which answer it is.
+        configuration: what is served.
+        next_change_ms: the moment at which time alone will next change a value; stands for the slice of time.
+        client_side_only: whose answers they are.
+        streams_at: what stands before the token in the URL of an event stream; empty without one.
     """
     state = configuration.state
-    version = configuration.overlay_version
-    parts = [route, state.ref.id, state.epoch, state.revision, version, next_change_ms, rest]
-    return f'"{blake2b(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()}"'
+    secret = configuration.stream_secret if streams_at else None
+    parts = [route, state.ref.id, state.ref.key, state.epoch, state.revision, configuration.overlay_version,
+             next_change_ms, client_side_only, streams_at, secret]  # fmt: skip
+    return blake2b(orjson.dumps(parts), digest_size=_DIGEST_BYTES)
+
+
+def etag_of(base: EtagBase, *rest: Any) -> str:
+    """Return the ETag of one answer; `rest` is whatever else it depends on, as JSON."""
+    hashed = base.copy()
+    hashed.update(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS))
+    return f'"{hashed.hexdigest()}"'
 
 
 def is_named(etag: str, if_none_match: bytes | None) -> bool:

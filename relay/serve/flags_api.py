@@ -18,7 +18,7 @@ from relay.protocol.events import InvalidEvents, parse_events
 from relay.serve.access import Grant
 from relay.serve.answers import native
 from relay.serve.bodies import Field, check_members, parse_json, read_body
-from relay.serve.etags import etag_of, is_named
+from relay.serve.etags import etag_base, etag_of, is_named
 from relay.serve.guard import Scope, header
 from relay.serve.query import parameter
 from relay.serve.relevance import is_visible
@@ -58,7 +58,8 @@ class FlagsApi:
         grant, configuration = chosen(self._services, held, request.scope, body)
         context, now_ms = body["context"], self._services.clock.wall_ms()
         next_ms = next_change_at(configuration.environment, now_ms)
-        etag = etag_of("bootstrap", configuration, next_ms, grant.client_side_only, context)
+        base = etag_base("bootstrap", configuration, next_ms, client_side_only=grant.client_side_only, streams_at="")
+        etag = etag_of(base, context)
         if is_named(etag, header(request.scope, b"if-none-match")):
             return Response(status_code=304, headers={"ETag": etag})
         evaluations = configuration.program.evaluate_all(context, now_ms, client_side_only=grant.client_side_only)

@@ -32,9 +32,9 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # An id names the process by a random part, which `/status` shows by worker, and the request by a count: unique at a
 # tenth of a UUID's price.
 PROCESS: Final = secrets.token_hex(4)
-_count = itertools.count(1)
+request_count = itertools.count(1)
 
-_DEFAULT_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+DEFAULT_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 _ROUTER_PROBLEMS: Final = {
     404: ("not_found", "There is nothing at this path."),
@@ -120,7 +120,7 @@ def _request_id(scope: Scope) -> str:
     if found is None:
         given = header(scope, b"x-request-id")
         is_usable = given is not None and _REQUEST_ID.fullmatch(given)
-        found = given.decode() if given and is_usable else f"{PROCESS}-{next(_count):x}"
+        found = given.decode() if given and is_usable else f"{PROCESS}-{next(request_count):x}"
         state["request_id"] = found
     return str(found)
 
@@ -128,7 +128,7 @@ def _request_id(scope: Scope) -> str:
 def _add_headers(message: Message, request_id: str) -> None:
     headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
     present = {name for name, _ in headers}
-    headers += [field for field in _DEFAULT_HEADERS if field[0] not in present]
+    headers += [field for field in DEFAULT_HEADERS if field[0] not in present]
     if b"x-request-id" not in present:
         headers.append((b"x-request-id", request_id.encode()))
     message["headers"] = headers

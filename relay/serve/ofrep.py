@@ -15,21 +15,19 @@ from starlette.responses import Response
 from relay.engine.evaluate import next_change_at
 from relay.engine.model import ErrorCode, Evaluation, Flag, Reason
 from relay.errors import Problem
-from relay.serve import stream_token
 from relay.serve.access import Grant
 from relay.serve.answers import Context
 from relay.serve.bodies import parse_json, read_body
-from relay.serve.etags import etag_of, is_named
+from relay.serve.etags import etag_base, etag_of, is_named
+from relay.serve.event_streams import EventStreams
 from relay.serve.freshness import Hint, hint_of
-from relay.serve.guard import Scope, header
+from relay.serve.guard import header
 from relay.serve.problems import unavailable
 from relay.serve.query import parameter
 from relay.serve.relevance import is_visible
 from relay.serve.services import Services
 from relay.sync.store import Configuration
 
-STREAM_PATH: Final = "/ofrep/v1/stream"
-INACTIVITY_S: Final = 120
 PATIENCE_S: Final = 2.0
 """How long a request waits for a configuration that it names and that has not arrived."""
 
@@ -47,6 +45,7 @@ class Ofrep:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._streams = EventStreams(services.settings)
 
     async def single(self, request: Request) -> Response:
         """Answer `POST /ofrep/v1/evaluate/flags/{key}`; the key is whatever follows, encoded or not."""
@@ -65,9 +64,15 @@ class Ofrep:
         """Answer `POST /ofrep/v1/evaluate/flags`."""
         grant, configuration, context = await self._asked(request)
         now_ms = self._services.clock.wall_ms()
-        streams = self._event_streams(request.scope, grant, configuration, context, now_ms)
-        next_ms = next_change_at(configuration.environment, now_ms)
-        etag = etag_of("ofrep", configuration, next_ms, grant.client_side_only, context, streams)
+        slot, place = self._streams.slot(now_ms), self._streams.place(configuration, request.scope.get("root_path", ""))
+        base = etag_base(
+            "ofrep",
+            configuration,
+            next_change_at(configuration.environment, now_ms),
+            client_side_only=grant.client_side_only,
+            streams_at=place,
+        )
+        etag = etag_of(base, context, *((grant.fingerprint, slot) if place else ()))
         if is_named(etag, header(request.scope, b"if-none-match")):
             return Response(status_code=304, headers={"ETag": etag})
         evaluations = configuration.program.evaluate_all(context, now_ms, client_side_only=grant.client_side_only)
@@ -80,6 +85,7 @@ class Ofrep:
             ],
             "metadata": {"environment": configuration.ref.key, "revision": configuration.revision},
         }
+        streams = self._streams.member(configuration, place, grant.fingerprint, context, slot)
         if streams:
             body["eventStreams"] = streams
         return _json(200, body, {"ETag": etag})
@@ -103,27 +109,6 @@ class Ofrep:
         )
         if found is None:
             raise unavailable("configuration_behind", "The configuration that is asked for has not arrived here yet.")
-
-    def _event_streams(
-        self, scope: Scope, grant: Grant, configuration: Configuration, context: Context, now_ms: int
-    ) -> list[dict[str, Any]]:
-        if configuration.stream_secret is None:
-            return []
-        settings = self._services.settings.streams
-        slot = slot_of(now_ms, settings.ofrep_token_s)
-        # A URL with a context that no stream may have would be refused: such a client gets an unfiltered stream.
-        is_kept = len(orjson.dumps(context)) <= settings.context_bytes
-        contents = stream_token.StreamToken(grant.fingerprint, slot, context if is_kept else None)
-        token = stream_token.issue(contents, configuration.ref.id, configuration.stream_secret)
-        uri = f"{scope.get('root_path', '')}{STREAM_PATH}?token={token}"
-        origin = self._services.settings.public_origin
-        place: dict[str, Any] = {"endpoint": {"requestUri": uri}} if origin is None else {"url": origin + uri}
-        return [{"type": "sse", **place, "inactivityDelaySec": INACTIVITY_S}]
-
-
-def slot_of(now_ms: int, slot_s: int) -> int:
-    """Return the number of the period in which a token is issued. It is valid in that one and in the next."""
-    return now_ms // (slot_s * 1000)
 
 
 def context_of(body: Any) -> Context:

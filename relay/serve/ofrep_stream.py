@@ -21,10 +21,10 @@ from relay.protocol.resume import short_id
 from relay.protocol.sse import encode_event
 from relay.serve import stream_token
 from relay.serve.access import Grant, terms_of
+from relay.serve.event_streams import slot_of
 from relay.serve.freshness import config_etag, position_id, position_of
 from relay.serve.guard import Receive, Scope, Send, header
 from relay.serve.kept_context import KeptContext
-from relay.serve.ofrep import slot_of
 from relay.serve.problems import unavailable
 from relay.serve.query import parameter
 from relay.serve.services import Services

@@ -17,7 +17,9 @@ import uvicorn
 
 from relay.errors import BadSettings
 from relay.metrics import Tally
+from relay.serve.hot_lane import HotProtocol
 from relay.serve.http_limits import LimitedProtocol
+from relay.serve.lane import Lane
 from relay.serve.turnstile import Turnstile
 from relay.settings import Serve
 
@@ -73,15 +75,21 @@ class HttpServer:
         listener: a socket made by `listen`; owned from now on.
         settings: limits and time-outs of the listener.
         refused: counts connections ended for breaking a limit.
+        lane: answers evaluations that come in strict form; without one, the app answers everything.
     """
 
-    def __init__(self, app: App, listener: socket.socket, settings: Serve, refused: Tally) -> None:
+    def __init__(
+        self, app: App, listener: socket.socket, settings: Serve, refused: Tally, lane: Lane | None = None
+    ) -> None:
+        common: dict[str, Any] = {"limits": settings.limits, "refused": refused, "turnstile": Turnstile()}
+        protocol = (
+            functools.partial(LimitedProtocol, **common)
+            if lane is None
+            else functools.partial(HotProtocol, lane=lane, **common)
+        )
         config = uvicorn.Config(
             cast("Any", app),
-            http=cast(
-                "type[asyncio.Protocol]",
-                functools.partial(LimitedProtocol, limits=settings.limits, refused=refused, turnstile=Turnstile()),
-            ),
+            http=cast("type[asyncio.Protocol]", protocol),
             ws="none",
             lifespan="off",
             log_config=None,

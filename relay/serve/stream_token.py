@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MAX_CONTEXT_BYTES: Final = 2_048
 """A context that is longer when deflated is left out, and its stream is not filtered by it."""
 
+# Deflating takes ten times as long as sealing and saves a usual context some 30 characters.
+_DEFLATED_FROM_BYTES: Final = 256
 _MAX_INFLATED_BYTES: Final = 1 << 20
 _SHORT_ID_CHARACTERS: Final = 12
 _FINGERPRINT_BYTES: Final = 32
@@ -49,7 +51,9 @@ def issue(token: StreamToken, environment_id: str, secret: str) -> str:
     short = short_id(environment_id)
     packed = b""
     if token.context is not None:
-        packed = zlib.compress(orjson.dumps(token.context, option=orjson.OPT_SORT_KEYS), 6)
+        packed = orjson.dumps(token.context, option=orjson.OPT_SORT_KEYS)
+        if len(packed) > _DEFLATED_FROM_BYTES:
+            packed = zlib.compress(packed, 6)
         if len(packed) > MAX_CONTEXT_BYTES:
             packed = b""
     plain = _HEAD.pack(token.slot, bytes.fromhex(token.fingerprint)) + packed
@@ -78,7 +82,7 @@ def read(text: str, secret: str) -> StreamToken:
         raise BadToken("the token cannot be opened") from None
     slot, raw_fingerprint = _HEAD.unpack_from(plain)
     packed = plain[_HEAD.size :]
-    context = orjson.loads(_inflate(packed)) if packed else None
+    context = orjson.loads(packed if packed.startswith(b"{") else _inflate(packed)) if packed else None
     return StreamToken(raw_fingerprint.hex(), slot, context)
 
 

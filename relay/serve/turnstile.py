@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from relay.serve.ofrep import STREAM_PATH
+from relay.serve.event_streams import STREAM_PATH
 
 PER_TURN: Final = 8
 PATHS: Final = frozenset({STREAM_PATH, "/api/v2/client/stream"})

@@ -23,6 +23,7 @@ from relay.heartbeat import Heartbeat
 from relay.metrics import RelayMetrics
 from relay.serve.app import build_app
 from relay.serve.guard import PROCESS
+from relay.serve.lane import Lane
 from relay.serve.server import HttpServer, listen
 from relay.serve.services import serve_with
 from relay.supervise import Supervisor
@@ -122,7 +123,9 @@ class Child:
     async def _serve(self) -> None:
         serve = self._start.settings.serve
         listener = listen(serve.host, serve.port, serve.backlog, "relay.serve.port", is_shared=True)
-        self._server = HttpServer(self._app, listener, serve, self._metrics.refused_connections)
+        settings = self._start.settings.lane
+        lane = Lane(self._services, self._counters, settings) if settings.enabled else None
+        self._server = HttpServer(self._app, listener, serve, self._metrics.refused_connections, lane)
         await self._server.start()
         # What was loaded until now lives as long as the process; a collection need not look at it.
         gc.collect()

@@ -66,9 +66,10 @@ def wrk(url: str, script: str, pid: int, seconds: float) -> Figures:
 class Nginx:
     """nginx with one worker that answers every request with the same bytes, kept in memory."""
 
-    def __init__(self, directory: Path, answer: bytes) -> None:
+    def __init__(self, directory: Path, answer: bytes, location: str | None = None) -> None:
         self.port = free_port()
         quoted = answer.decode().replace("\\", "\\\\").replace("'", "\\'").replace("$", "${dollar}")
+        answering = location or f"return 200 '{quoted}';"
         (directory / "nginx.conf").write_text(
             f"daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;\n"
             "events { worker_connections 1024; }\n"
@@ -76,7 +77,7 @@ class Nginx:
             " access_log off; keepalive_requests 100000000; default_type application/json;\n"
             f" client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};\n"
             f" uwsgi_temp_path {directory}; scgi_temp_path {directory};\n"
-            f" server {{ listen 127.0.0.1:{self.port}; location / {{ return 200 '{quoted}'; }} }} }}\n"
+            f" server {{ listen 127.0.0.1:{self.port}; location / {{ {answering} }} }} }}\n"
         )
         self.popen = subprocess.Popen(["nginx", "-p", str(directory), "-c", str(directory / "nginx.conf")])
         self.pid = self.popen.pid

@@ -316,3 +316,45 @@ def test_an_empty_environment_has_no_answers() -> None:
     empty = environment({})
     assert build(empty).evaluate_all({}, NOW_MS) == {}
     assert_equal(build(empty), {}, NOW_MS)
+
+
+def test_what_many_flags_ask_is_tested_once() -> None:
+    """Equal clauses of several flags share one test; equal values of other types, other operators and rules do not."""
+    asked = [*(clause("a", "equals", each) for each in (1, True, "1")), clause("a", "gt", 1)]
+    conditions: list[Any] = [
+        *asked,
+        *asked,
+        {"not": asked[0]},
+        {"any": [asked[0], {"all": [asked[2], clause("b", "in", *map(str, range(40)))]}]},
+        clause("b", "in", *map(str, range(40))),
+        clause("b", "matches", "^v"),
+        clause("b", "sounds_like", "v"),
+        clause("c", "equals", "asked by one flag alone"),
+        *(clause("b", "semver_gte", f"1.0.{number}") for number in range(2 * CHUNK)),
+    ]
+    program = compiled({f"f{number}": ruled(each) for number, each in enumerate(conditions)})
+    values: list[Any] = [1, True, "1", 2, 1.0, [1, "1"], None, {}]
+    for value in values:
+        assert_equal(program, {"targetingKey": "u", "a": value, "b": "v1"}, NOW_MS)
+    assert_equal(program, {}, NOW_MS)
+
+
+def test_flags_that_answer_everybody_alike() -> None:
+    """They come first, with their answer, and are asked of no function; whatever may differ is none of them."""
+    held = {
+        "on": flag(),
+        "off": flag(enabled=False, fallthrough=HALF),
+        "private": flag(client_side=False),
+        "split": flag(fallthrough=HALF),
+        "ruled": ruled(clause("a", "exists")),
+        "aimed": flag(targets=[{"variation": "off", "units": ["u"]}]),
+        "needy": flag(prerequisites=[{"flag": "on", "variations": ["on"]}]),
+        "grouped": flag(group="g"),
+    }
+    program = build(environment(held))
+    assert dict(program.layout().fixed) == {key: program.evaluate(key, {}, NOW_MS) for key in ("on", "off", "private")}
+    assert set(program.layout().moving) == {"split", "ruled", "aimed", "needy", "grouped"}
+    assert set(program.layout(client_side_only=True).fixed) == {"on", "off"}
+    assert list(program.evaluate_all({}, NOW_MS)) == [*program.layout().fixed, *program.layout().moving]
+    for context in MANY[:5]:
+        assert_equal(program, context, NOW_MS)
