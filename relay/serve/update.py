@@ -7,7 +7,8 @@ are answered the same share one `Outcome`, which is encoded once. Evaluates; sen
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from enum import Enum
+from typing import Any, Final, Literal
 
 from relay.engine.context import UNIT, attribute, lookup
 from relay.engine.dependencies import depends_on
@@ -22,6 +23,14 @@ from relay.sync.configuration import Configuration
 _TOLD_APART_AT_MOST: Final = 64
 """Flags whose dependencies are worked out for one change; a larger one is evaluated for every client."""
 _REMEMBERED: Final = 1_024
+
+
+class _Unknown(Enum):
+    UNKNOWN = "unknown"
+
+
+UNKNOWN: Final = _Unknown.UNKNOWN
+"""What an update means is not known yet; None, that it means nothing."""
 
 Encode = Callable[[Configuration, Mapping[str, Evaluation], frozenset[str]], bytes]
 
@@ -113,9 +122,6 @@ class Update:
             outcome.settle()
 
 
-_UNKNOWN: Final = object()
-
-
 class View:
     """An update in the eyes of all clients that have seen the same program with the same kind of key."""
 
@@ -136,29 +142,29 @@ class View:
         self.may_concern = bool(self._kept or self._new or self._gone)
         self._is_timed = False
         self._attributes = self._attributes_of((before, after))
-        self._remembered: dict[tuple[object, ...], object] = {}
-        # The one answer to every context, once it is known that there is only one.
-        self._to_all: object = _UNKNOWN if self.may_concern else None
+        self._remembered: dict[tuple[object, ...], Outcome | None] = {}
+        self.to_all: Outcome | Literal[_Unknown.UNKNOWN] | None = UNKNOWN if self.may_concern else None
+        """The one answer to every context, once it is known that there is only one."""
 
     def outcome(self, seen_ms: int, context: KeptContext) -> Outcome | None:
         """Return what it means to a client that was told of `seen_ms` last."""
-        found = self._to_all
-        if found is not _UNKNOWN:
-            return found  # type: ignore[return-value]  # what is known is an outcome or None
+        known = self.to_all
+        if known is not UNKNOWN:
+            return known
         attributes = self._attributes
         name = None if attributes is None else values_of(context.parsed(), attributes)
         if name is None:
             return self._worked_out(seen_ms, context.parsed())
         if self._is_timed:
             name = (seen_ms, *name)
-        found = self._remembered.get(name, _UNKNOWN)
-        if found is _UNKNOWN:
+        found = self._remembered.get(name, UNKNOWN)
+        if found is UNKNOWN:
             found = self._worked_out(seen_ms, context.parsed())
             if not name:
-                self._to_all = found
+                self.to_all = found
             elif len(self._remembered) < _REMEMBERED:
                 self._remembered[name] = found
-        return found  # type: ignore[return-value]
+        return found
 
     def _attributes_of(self, environments: tuple[Environment, Environment]) -> tuple[Attribute, ...] | None:
         """Return what the touched flags depend on; None where every client is one of its own."""
