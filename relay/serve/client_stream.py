@@ -59,7 +59,7 @@ class ClientStream(Stream):
         seen_ms, self._seen_ms = self._seen_ms, update.now_ms
         if self._needs_put:
             return True
-        view = update.view(seen, self.grant)
+        view = update.view(seen, self.grant, seen_ms)
         outcome = view.to_all
         if outcome is UNKNOWN:
             # Not looked at before: what is not in the processor's cache costs more than all that is computed here.

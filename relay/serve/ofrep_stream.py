@@ -70,7 +70,7 @@ class OfrepStream(Stream):
         seen_ms, self._seen_ms = self._seen_ms, update.now_ms
         if self._must_ask or self.is_over:
             return False
-        view = update.view(seen, self.grant)
+        view = update.view(seen, self.grant, seen_ms)
         if self._context is None:  # it was too large for the token
             self._must_ask = view.may_concern
         else:

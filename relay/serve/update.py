@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from relay.engine.context import UNIT, attribute, lookup
 from relay.engine.dependencies import depends_on
+from relay.engine.evaluate import next_change_at
 from relay.engine.model import Attribute, Environment, Evaluation
 from relay.engine.program import Program
 from relay.serve.access import Grant
@@ -96,25 +97,44 @@ class Update:
         self.now_ms = now_ms
         self.outcomes: dict[tuple[object, ...], Outcome] = {}
         self._timed = timed_flags(after.environment)
-        self._views: dict[tuple[int, bool], View] = {}
+        # Times of the past from which on no ramp has taken a step until now, and up to which one has.
+        self._still_since_ms = now_ms
+        self._moved_until_ms = -1
+        self._views: dict[tuple[int, bool, bool], View] = {}
         self.coalesced = 0
-        self._latest: tuple[Configuration, Grant, View] | None = None
+        self._latest: tuple[Configuration, Grant, bool, View] | None = None
 
-    def view(self, seen: Configuration, grant: Grant) -> "View":
-        """Return how this looks to clients that were told of `seen` and have this grant."""
+    def view(self, seen: Configuration, grant: Grant, seen_ms: int) -> "View":
+        """Return how this looks to clients that were told of `seen` at that time and have this grant."""
+        is_moved = not self._still_since_ms <= seen_ms <= self.now_ms and self._has_moved(seen_ms)
         latest = self._latest
-        if latest is not None and latest[0] is seen and latest[1] is grant:
-            return latest[2]
+        if latest is not None and latest[0] is seen and latest[1] is grant and latest[2] is is_moved:
+            return latest[3]
         # Nearly every stream has seen the same revision, so this is worked out about once. The view holds the program,
         # or its id might come to name another one.
         program, client_side_only = seen.program, grant.client_side_only
-        name = (id(program), client_side_only)
+        name = (id(program), client_side_only, is_moved)
         found = self._views.get(name)
         if found is None:
-            touched = touched_flags(program.environment, self.after.environment) | self._timed
+            touched = touched_flags(program.environment, self.after.environment)
+            if is_moved:
+                touched |= self._timed
             found = self._views[name] = View(self, program, touched, client_side_only=client_side_only)
-        self._latest = seen, grant, found
+        self._latest = seen, grant, is_moved, found
         return found
+
+    def _has_moved(self, seen_ms: int) -> bool:
+        """Tell whether a ramp has taken a step since then; a clock that was set back may have undone one."""
+        if not self._timed or self._still_since_ms <= seen_ms <= self.now_ms:
+            return False
+        if seen_ms > self.now_ms or seen_ms <= self._moved_until_ms:
+            return True
+        step_ms = next_change_at(self.after.environment, seen_ms)
+        if step_ms is not None and step_ms <= self.now_ms:
+            self._moved_until_ms = seen_ms
+            return True
+        self._still_since_ms = seen_ms
+        return False
 
     def settle(self) -> None:
         """End the pass: what is told of it later on is counted one by one."""
