@@ -31,6 +31,7 @@ from relay.serve.telling import tell
 from relay.serve.update import Update
 from relay.serve.waiting import Arrivals
 from relay.settings import Streams as StreamSettings
+from relay.sync.slices import in_slices
 from relay.sync.store import Store, Swap
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Broadcast:
             holding.limit_send_buffer(self._settings.send_buffer_bytes)
             holding.end_with_connection()
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            await _prepare_first(stream)
             connection = holding.hold(stream, self)
         except ConnectionError:
             self.on_lost(stream)
@@ -114,6 +116,7 @@ class Broadcast:
             connection = connection_of(scope)
             connection.limit_send_buffer(self._settings.send_buffer_bytes)
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            await _prepare_first(stream)
             stream.open(Outlet(send, connection, partial(self.on_blocked, stream, 0), partial(self.on_ready, stream)))
             await until_disconnected(receive)
         except asyncio.CancelledError:
@@ -234,6 +237,7 @@ class Broadcast:
         try:
             for slice_ in slices(streams):
                 written += await tell(slice_, update, self._clock.monotonic(), postponed, self._fail)
+            await in_slices(update.settle_steps())
         finally:
             # They have taken note of the change already, so a second pass would leave them out.
             self._spread(postponed)
@@ -372,6 +376,13 @@ class Broadcast:
         self._blocked.discard(stream)
         self._metrics.goodbyes.add(stream.kind, reason)
         stream.cut()
+
+
+async def _prepare_first(stream: Stream) -> None:
+    """Do the work of a long first frame in slices; call when the stream is registered, so that it misses no change."""
+    steps = stream.prepare_first()
+    if steps is not None:
+        await in_slices(steps)
 
 
 def _committed_ms(swap: Swap) -> int | None:
