@@ -55,9 +55,7 @@ def _segments_around(changed: set[str], environments: tuple[Environment, ...]) -
     return changed
 
 
-def _with_dependents(
-    touched: set[str], environments: tuple[Environment, ...]
-) -> Generator[None, None, frozenset[str]]:
+def _with_dependents(touched: set[str], environments: tuple[Environment, ...]) -> Generator[None, None, frozenset[str]]:
     members = [group for environment in environments for group in environment.groups.values()]
     chained = [item for environment in environments for item in environment.chained.items()]
     while True:

@@ -193,9 +193,7 @@ class Update:
 class View:
     """An update in the eyes of all clients that have seen the same program with the same kind of key."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the three parts of what is touched
-        self, update: Update, seen: Program, kept: list[str], new: list[str], gone: frozenset[str]
-    ) -> None:
+    def __init__(self, update: Update, seen: Program, kept: list[str], new: list[str], gone: frozenset[str]) -> None:
         self._update = update
         self._seen = seen
         self._kept = kept
