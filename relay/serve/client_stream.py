@@ -19,8 +19,9 @@ from relay.serve.answers import Context, Ledger, native
 from relay.serve.freshness import position_id
 from relay.serve.held import HeldConnection, Offer
 from relay.serve.kept_context import KeptContext
+from relay.serve.outcome import Outcome, Owed
 from relay.serve.stream import Stream, only
-from relay.serve.update import SMALL, UNKNOWN, Outcome, Owed, Update
+from relay.serve.update import SMALL, UNKNOWN, Update
 from relay.settings import Streams as StreamSettings
 from relay.sync.store import Configuration
 

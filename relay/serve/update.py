@@ -6,7 +6,7 @@ remembered. Contexts that agree in all that a change depends on are evaluated on
 are answered the same share one `Outcome`, which is encoded once. Evaluates; sends nothing.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from enum import Enum
 from typing import Any, Final, Literal
 
@@ -17,8 +17,9 @@ from relay.engine.model import Attribute, Environment, Evaluation
 from relay.engine.program import Program
 from relay.engine.steps import finished
 from relay.serve.access import Grant
-from relay.serve.answers import Context, Ledger
+from relay.serve.answers import Context
 from relay.serve.kept_context import KeptContext
+from relay.serve.outcome import Outcome
 from relay.serve.relevance import is_visible, same_answer, timed_flags, touched_steps
 from relay.sync.configuration import Configuration
 
@@ -39,61 +40,6 @@ class _Unknown(Enum):
 
 UNKNOWN: Final = _Unknown.UNKNOWN
 """What an update means is not known yet; None, that it means nothing."""
-
-Encode = Callable[[Configuration, Mapping[str, Evaluation], frozenset[str]], Generator[None, None, bytes]]
-
-
-class Owed:
-    """What a client lacks: the keys of flags that have another value, and of flags that are gone."""
-
-    __slots__ = ("dirty", "gone")
-
-    def __init__(self, dirty: frozenset[str], gone: frozenset[str]) -> None:
-        self.dirty = dirty
-        self.gone = gone
-
-    def followed_by(self, later: "Owed") -> "Owed":
-        """Return what a client lacks that was sent neither: the newest of each flag, never both."""
-        return Owed((self.dirty | later.dirty) - later.gone, (self.gone - later.dirty) | later.gone)
-
-
-class Outcome(Owed):
-    """What one change means to every client that it means the same to; at least one flag is dirty or gone."""
-
-    __slots__ = ("_frame", "_ledger", "_told", "configuration", "evaluations", "is_settled")
-
-    def __init__(
-        self, configuration: Configuration, evaluations: Mapping[str, Evaluation], gone: frozenset[str]
-    ) -> None:
-        super().__init__(frozenset(evaluations), gone)
-        self.configuration = configuration
-        self.evaluations = evaluations
-        self.is_settled = False
-        self._frame: bytes | None = None
-        self._ledger: Ledger | None = None
-        self._told = 0
-
-    def frame(self, ledger: Ledger, encode: Encode) -> bytes:
-        """Return the bytes that tell one client of it, encoded for the first, and count what they answer."""
-        if self.is_settled:
-            ledger.enter(self.configuration, self.evaluations, "stream")
-        else:
-            self._ledger = ledger
-            self._told += 1
-        if self._frame is None:
-            self._frame = finished(encode(self.configuration, self.evaluations, self.gone))
-        return self._frame
-
-    def encode_steps(self, encode: Encode) -> Generator[None]:
-        """Encode it before somebody is told, pausing (`yield`) as `encode` does."""
-        if self._frame is None:
-            self._frame = yield from encode(self.configuration, self.evaluations, self.gone)
-
-    def settle(self) -> None:
-        """Enter into the ledger what was told since the beginning, at once for all clients."""
-        if self._ledger is not None and not self.is_settled:
-            self._ledger.enter(self.configuration, self.evaluations, "stream", self._told)
-        self.is_settled = True
 
 
 class Update:

@@ -15,10 +15,11 @@ from relay.serve import client_stream
 from relay.serve.client_stream import ClientStream
 from relay.serve.kept_context import KeptContext
 from relay.serve.ofrep_stream import OfrepStream
+from relay.serve.outcome import Owed
 from relay.serve.outlet import Outlet
 from relay.serve.relevance import same_answer
 from relay.serve.stream import Stream
-from relay.serve.update import Owed, Update
+from relay.serve.update import Update
 from relay.settings import Serve, Streams
 from tests.clocks import FakeClock, settle
 from tests.relay.objects import SPLIT, equals, flag, ramp, rule

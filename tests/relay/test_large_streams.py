@@ -16,7 +16,8 @@ from relay.protocol.sse import SseEvent, SseParser
 from relay.serve import client_stream, update
 from relay.serve.answers import native
 from relay.serve.kept_context import KeptContext
-from relay.serve.update import Outcome, Update
+from relay.serve.outcome import Outcome
+from relay.serve.update import Update
 from tests.clocks import FakeClock, settle
 from tests.relay.live import data
 from tests.relay.objects import Json, equals, flag, rule
@@ -113,8 +114,12 @@ def one_step_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.sync.slices.SLICE_S", -1.0)
 
 
-def many(text: str) -> dict[str, Json | None]:
+def many(text: str) -> dict[str, Json]:
     return {f"flag-{number}": flag(on=text, off="", rules=[rule(equals("plan", "pro"))]) for number in range(FLAGS)}
+
+
+def changed(text: str) -> dict[str, Json | None]:
+    return {**many(text)}
 
 
 def values(event: SseEvent) -> set[str]:
@@ -130,10 +135,10 @@ async def test_a_revision_that_comes_amid_a_sliced_pass_follows_it(world: World)
     async with world.running():
         stream = world.connect(PATH)
         await settle(100)
-        world.commit(many("1"))
+        world.commit(changed("1"))
         await settle(3)
         assert len(stream.events) == 1
-        world.commit(many("2"))
+        world.commit(changed("2"))
         await settle(300)
         assert [(event.event, values(event)) for event in stream.events] == [
             ("put", {"0"}), ("patch", {"1"}), ("patch", {"2"}),
@@ -151,7 +156,7 @@ async def test_a_revision_that_comes_while_a_stream_opens_is_the_first_that_it_t
         stream = world.connect(PATH)
         await settle(2)
         assert stream.events == []
-        world.commit(many("1"))
+        world.commit(changed("1"))
         await settle(300)
         assert [(event.event, values(event)) for event in stream.events] == [("put", {"1"})]
         assert world.metrics.evaluations.value("stream") == FLAGS
@@ -165,7 +170,7 @@ async def test_a_client_that_leaves_amid_a_sliced_pass_costs_nobody_anything(wor
     async with world.running():
         gone, stays = world.connect(PATH), world.connect(PATH)
         await settle(100)
-        world.commit(many("1"))
+        world.commit(changed("1"))
         await settle(3)
         await gone.leave()
         await settle(300)
@@ -183,7 +188,7 @@ async def test_a_client_that_takes_nothing_gets_the_newest_of_many_flags(world: 
         await settle(100)
         stream.stop_taking()
         for text in ("1", "2", "3"):
-            world.commit(many(text))
+            world.commit(changed(text))
             await settle(200)
         stream.take_again()
         await settle(100)
