@@ -73,6 +73,7 @@ class Broadcast:
         self._expire_now = False
         self._change_due_ms: dict[str, int | None] = {}
         self._news = asyncio.Event()
+        self._preparing = asyncio.Lock()
         self._unsubscribe = store.subscribe(self._on_swap)
         metrics.streams_open.read_from(lambda: {(kind,): n for kind, n in self.counts().items()})
 
@@ -100,7 +101,7 @@ class Broadcast:
             holding.limit_send_buffer(self._settings.send_buffer_bytes)
             holding.end_with_connection()
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-            await _prepare_first(stream)
+            await self._prepare_first(stream)
             connection = holding.hold(stream, self)
         except ConnectionError:
             self.on_lost(stream)
@@ -116,7 +117,7 @@ class Broadcast:
             connection = connection_of(scope)
             connection.limit_send_buffer(self._settings.send_buffer_bytes)
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-            await _prepare_first(stream)
+            await self._prepare_first(stream)
             stream.open(Outlet(send, connection, partial(self.on_blocked, stream, 0), partial(self.on_ready, stream)))
             await until_disconnected(receive)
         except asyncio.CancelledError:
@@ -125,6 +126,16 @@ class Broadcast:
                 raise
         finally:
             self.on_lost(stream)
+
+    async def _prepare_first(self, stream: Stream) -> None:
+        """Do the work of a long first frame in slices; call when the stream is registered, so that it misses nothing.
+
+        One stream after the other: of many that did this at once, each would take a slice of every turn of the loop.
+        """
+        steps = stream.prepare_first()
+        if steps is not None:
+            async with self._preparing:
+                await in_slices(steps)
 
     def flush_later(self, stream: Stream, delay_s: float) -> None:
         """Let a stream send what it owes after a while, in place of at once."""
@@ -376,13 +387,6 @@ class Broadcast:
         self._blocked.discard(stream)
         self._metrics.goodbyes.add(stream.kind, reason)
         stream.cut()
-
-
-async def _prepare_first(stream: Stream) -> None:
-    """Do the work of a long first frame in slices; call when the stream is registered, so that it misses no change."""
-    steps = stream.prepare_first()
-    if steps is not None:
-        await in_slices(steps)
 
 
 def _committed_ms(swap: Swap) -> int | None:
