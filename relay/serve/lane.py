@@ -18,6 +18,7 @@ from relay.serve.etags import is_named
 from relay.serve.event_streams import EventStreams
 from relay.serve.guard import request_count
 from relay.serve.kept_answers import KeptAnswers
+from relay.serve.packing import VARY, Packing
 from relay.serve.prepared import Prepared
 from relay.serve.request_head import END, LONGEST, Head, Route, parse
 from relay.serve.served import Answer, Served, not_modified
@@ -25,7 +26,11 @@ from relay.serve.services import Services
 from relay.settings import Lane as LaneSettings
 from relay.sync.store import Configuration, Swap
 
+Starts = dict[int, bytes]
+"""What an answer begins with, by status."""
+
 _TERMS: Final = Terms()
+_VARY: Final = b"%b: %b\r\n" % (VARY[0].lower().encode(), VARY[1].encode())
 _NEVER_MS: Final = 1 << 63
 _LONG_BYTES: Final = 16_384
 """A body from this length on is handed to the transport as it is; a shorter one is cheaper to copy."""
@@ -45,6 +50,10 @@ class Target:
         self.seen: object = None
         self.served: Served | None = None
         self.expires_ms = _NEVER_MS
+
+
+Name = tuple[Target, bytes, bool]
+"""What an answer is kept under: beside the target, the body of the request and whether the answer is packed."""
 
 
 class _Environment:
@@ -75,15 +84,18 @@ class Lane:
         self._environments: dict[str, _Environment] = {}
         self._kept = KeptAnswers(settings.answers, settings.answer_bytes)
         self._date_headers: object = None
-        self._starts = {200: b"", 304: b""}
+        self._starts: Starts = {}
+        self._varied: Starts = {}
+        self.packing = Packing(services.settings)
         self._store.subscribe(self._swapped)
 
     def answer(  # noqa: PLR0911 - one per reason to let others decide
-        self, data: bytes, date_headers: Sequence[tuple[bytes, bytes]]
+        self, data: bytes, date_headers: Sequence[tuple[bytes, bytes]], *, is_offered_gzip: bool
     ) -> Sequence[bytes] | None:
         """Return the response to a request that `data` holds whole, in pieces; None: somebody else has to decide.
 
-        `date_headers` are the server's own header fields, another list whenever they change.
+        `date_headers` are the server's own header fields, another list whenever they change; `is_offered_gzip` tells
+        whether who asks may get packed answers.
         """
         end = data.find(END, 0, LONGEST)
         if end < 0:
@@ -104,24 +116,27 @@ class Lane:
             return None
         if date_headers is not self._date_headers:
             self._begin_with(date_headers)
-        kept = self._kept.get((target, body), served, now_ms)
+        name = target, body, is_offered_gzip and head.takes_gzip
+        kept = self._kept.get(name, served, now_ms)
+        starts = self._varied if is_offered_gzip else self._starts
         if kept is not None:
-            return self._again(head, served, kept)
+            return self._again(head, served, kept, starts)
         if head.route is Route.SINGLE or head.route is Route.EVALUATE:
-            return self._one(target, served, body, now_ms)
-        return self._all(head, target, served, body, now_ms)
+            return self._one(served, name, now_ms)
+        return self._all(head, served, name, now_ms, starts)
 
-    def _again(self, head: Head, served: Served, kept: Answer) -> Sequence[bytes]:
+    def _again(self, head: Head, served: Served, kept: Answer, starts: Starts) -> Sequence[bytes]:
         if kept.etag is None:
             served.prepared.single.count(kept.answers.answers[0])
-            return self._sent(head.route, "cached", "single", kept)
+            return self._sent(self._starts, head.route, "cached", "single", kept)
         if is_named(kept.etag, head.if_none_match):
-            return self._unchanged(head.route, kept.etag)
+            return self._unchanged(starts, head.route, kept.etag)
         served.prepared.bulk.repeat(kept.answers)
         served.prepared.bulk.repeat(kept.fixed)
-        return self._sent(head.route, "cached", "bulk", kept)
+        return self._sent(starts, head.route, "cached", "bulk", kept)
 
-    def _one(self, target: Target, served: Served, body: bytes, now_ms: int) -> Sequence[bytes] | None:
+    def _one(self, served: Served, name: Name, now_ms: int) -> Sequence[bytes] | None:
+        target, body, _ = name
         asked = self._asked(target, body)
         if asked is None:
             return None
@@ -129,22 +144,25 @@ class Lane:
         if answer is None:
             return None
         served.prepared.single.count(answer.answers.answers[0])
-        self._keep(target, served, body, now_ms, answer)
-        return self._sent(target.route, "evaluated", "single", answer)
+        self._keep(name, served, now_ms, answer)
+        return self._sent(self._starts, target.route, "evaluated", "single", answer)
 
-    def _all(self, head: Head, target: Target, served: Served, body: bytes, now_ms: int) -> Sequence[bytes] | None:
+    def _all(self, head: Head, served: Served, name: Name, now_ms: int, starts: Starts) -> Sequence[bytes] | None:
+        target, body, is_packed = name
         asked = self._asked(target, body)
         if asked is None:
             return None
         context = asked[1]
         etag = served.etag(target.route, target.fingerprint, context, now_ms)
         if is_named(etag, head.if_none_match):
-            return self._unchanged(target.route, etag)
+            return self._unchanged(starts, target.route, etag)
         answer = served.all(target.route, target.fingerprint, context, now_ms, etag)
+        if is_packed and self.packing.pays(answer.body):
+            answer = served.packed(target.route, answer)
         served.prepared.bulk.count_all(answer.answers.answers)
         served.prepared.bulk.repeat(answer.fixed)
-        self._keep(target, served, body, now_ms, answer)
-        return self._sent(target.route, "evaluated", "bulk", answer)
+        self._keep(name, served, now_ms, answer)
+        return self._sent(starts, target.route, "evaluated", "bulk", answer)
 
     def _asked(self, target: Target, body: bytes) -> tuple[str, Context] | None:
         """Return the flag and the context that a body names, unless there is anything else to say about it."""
@@ -166,24 +184,25 @@ class Lane:
                 return None
         return (flag, context) if isinstance(context, dict) else None
 
-    def _sent(self, route: Route, outcome: str, source: str, answer: Answer) -> Sequence[bytes]:
+    def _sent(self, starts: Starts, route: Route, outcome: str, source: str, answer: Answer) -> Sequence[bytes]:
         metrics, body = self._metrics, answer.body
         metrics.requests.add(_CLASSES[route], "200")
         metrics.evaluations.add(source, n=answer.flags)
         metrics.lane_answers.add(route, outcome)
         if len(body) < _LONG_BYTES:
-            return (b"%b%b%x\r\n\r\n%b" % (self._starts[200], answer.head, next(request_count), body),)
-        return b"%b%b%x\r\n\r\n" % (self._starts[200], answer.head, next(request_count)), body
+            return (b"%b%b%x\r\n\r\n%b" % (starts[200], answer.head, next(request_count), body),)
+        return b"%b%b%x\r\n\r\n" % (starts[200], answer.head, next(request_count)), body
 
-    def _unchanged(self, route: Route, etag: str) -> Sequence[bytes]:
+    def _unchanged(self, starts: Starts, route: Route, etag: str) -> Sequence[bytes]:
         self._metrics.requests.add(_CLASSES[route], "304")
         self._metrics.lane_answers.add(route, "unchanged")
-        return (b"%b%b%x\r\n\r\n" % (self._starts[304], not_modified(etag), next(request_count)),)
+        return (b"%b%b%x\r\n\r\n" % (starts[304], not_modified(etag), next(request_count)),)
 
     def _begin_with(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         fields = b"".join(b"%b: %b\r\n" % field for field in headers)
         self._date_headers = headers
         self._starts = {200: b"HTTP/1.1 200 OK\r\n" + fields, 304: b"HTTP/1.1 304 Not Modified\r\n" + fields}
+        self._varied = {status: start + _VARY for status, start in self._starts.items()}
 
     # --- what is remembered -----------------------------------------------------------------------------------------
 
@@ -232,8 +251,8 @@ class Lane:
             held.served[client_side_only] = served
         return served
 
-    def _keep(self, target: Target, served: Served, body: bytes, now_ms: int, answer: Answer) -> None:
-        self._kept.offer((target, body), answer, served, now_ms)
+    def _keep(self, name: Name, served: Served, now_ms: int, answer: Answer) -> None:
+        self._kept.offer(name, answer, served, now_ms)
         if len(served.prepared) > self._settings.prepared:
             self._let_go(served.configuration.ref.id)
 

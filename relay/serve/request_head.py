@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from relay.serve.packing import takes_gzip
 from relay.settings import Limits
 
 LONGEST: Final = 2_048
@@ -26,7 +27,11 @@ class Route(StrEnum):
     BOOTSTRAP = "bootstrap"
 
 
-READ: Final = frozenset({b"authorization", b"x-api-key", b"if-none-match", b"content-length", b"connection"})
+OF_ALL: Final = frozenset({Route.BULK, Route.BOOTSTRAP})
+"""Those that answer for all flags."""
+READ: Final = frozenset({
+    b"authorization", b"x-api-key", b"if-none-match", b"content-length", b"connection", b"accept-encoding",
+})  # fmt: skip
 """Fields that change the answer and that are understood here."""
 LEFT: Final = frozenset({
     b"transfer-encoding", b"expect", b"upgrade", b"origin", b"x-request-id", b"content-encoding", b"proxy-connection",
@@ -45,13 +50,17 @@ _PATHS: Final = {b"/api/v2/evaluate": Route.EVALUATE, b"/api/v2/bootstrap": Rout
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a head says. `flag` is empty on the routes that name none; the raw key is checked by nobody yet."""
+    """What a head says; the raw key is checked by nobody yet.
+
+    `flag` is empty on the routes that name none. `takes_gzip` is False where no answer is ever packed.
+    """
 
     route: Route
     flag: str
     content_length: int
     raw_key: str | None
     if_none_match: bytes | None
+    takes_gzip: bool
 
 
 def parse(raw: bytes, limits: Limits) -> Head | None:
@@ -67,7 +76,9 @@ def parse(raw: bytes, limits: Limits) -> Head | None:
     if _LENGTH.fullmatch(length) is None or int(length) > limits.context_bytes:
         return None
     route = _PATHS.get(found["path"]) or (Route.BULK if found["flag"] is None else Route.SINGLE)
-    return Head(route, (found["flag"] or b"").decode(), int(length), _raw_key(fields), fields.get(b"if-none-match"))
+    flag, named = (found["flag"] or b"").decode(), fields.get(b"if-none-match")
+    is_packed = route in OF_ALL and takes_gzip(fields.get(b"accept-encoding"))
+    return Head(route, flag, int(length), _raw_key(fields), named, is_packed)
 
 
 def _fields(lines: list[bytes], limits: Limits) -> dict[bytes, bytes] | None:
