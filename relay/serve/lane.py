@@ -18,7 +18,7 @@ from relay.serve.etags import is_named
 from relay.serve.event_streams import EventStreams
 from relay.serve.guard import request_count
 from relay.serve.kept_answers import KeptAnswers
-from relay.serve.packing import VARY, Packing
+from relay.serve.packing import Form, Packing
 from relay.serve.prepared import Prepared
 from relay.serve.request_head import END, LONGEST, Head, Route, parse
 from relay.serve.served import Answer, Served, not_modified
@@ -26,11 +26,7 @@ from relay.serve.services import Services
 from relay.settings import Lane as LaneSettings
 from relay.sync.store import Configuration, Swap
 
-Starts = dict[int, bytes]
-"""What an answer begins with, by status."""
-
 _TERMS: Final = Terms()
-_VARY: Final = b"%b: %b\r\n" % (VARY[0].lower().encode(), VARY[1].encode())
 _NEVER_MS: Final = 1 << 63
 _LONG_BYTES: Final = 16_384
 """A body from this length on is handed to the transport as it is; a shorter one is cheaper to copy."""
@@ -39,21 +35,21 @@ _NATIVE: Final = {Route.EVALUATE: {"flag", "context"}, Route.BOOTSTRAP: {"contex
 
 
 class Target:
-    """What a request is about beside its body: a key's fingerprint, a route, a flag. And what that opens by now."""
+    """What a request is about beside its body: a key's fingerprint, a route, a flag. And what that opens by now.
 
-    __slots__ = ("expires_ms", "fingerprint", "flag", "route", "seen", "served")
+    `form` is that of the answers; a long one of all flags is `PACKED` then.
+    """
 
-    def __init__(self, key_fingerprint: str, route: Route, flag: str) -> None:
+    __slots__ = ("expires_ms", "fingerprint", "flag", "form", "route", "seen", "served")
+
+    def __init__(self, key_fingerprint: str, route: Route, flag: str, form: Form) -> None:
         self.fingerprint = key_fingerprint
         self.route = route
         self.flag = flag
+        self.form = form
         self.seen: object = None
         self.served: Served | None = None
         self.expires_ms = _NEVER_MS
-
-
-Name = tuple[Target, bytes, bool]
-"""What an answer is kept under: beside the target, the body of the request and whether the answer is packed."""
 
 
 class _Environment:
@@ -79,13 +75,13 @@ class Lane:
         self._settings = settings
         self._counters = counters
         self._streams = EventStreams(services.settings)
-        self._heads: dict[bytes, tuple[Head, Target]] = {}
-        self._targets: dict[tuple[str, Route, str], Target] = {}
+        # With each head the target of who is not offered packed answers, and of who is.
+        self._heads: dict[bytes, tuple[Head, Target, Target]] = {}
+        self._targets: dict[tuple[str, Route, str, Form], Target] = {}
         self._environments: dict[str, _Environment] = {}
         self._kept = KeptAnswers(settings.answers, settings.answer_bytes)
         self._date_headers: object = None
-        self._starts: Starts = {}
-        self._varied: Starts = {}
+        self._starts = {200: b"", 304: b""}
         self.packing = Packing(services.settings)
         self._store.subscribe(self._swapped)
 
@@ -104,7 +100,9 @@ class Lane:
         known = self._heads.get(raw_head) or self._read(raw_head)
         if known is None:
             return None
-        head, target = known
+        head, target, offered = known
+        if is_offered_gzip:
+            target = offered
         body = data[end + 4 :]
         if len(body) != head.content_length:
             return None
@@ -116,27 +114,24 @@ class Lane:
             return None
         if date_headers is not self._date_headers:
             self._begin_with(date_headers)
-        name = target, body, is_offered_gzip and head.takes_gzip
-        kept = self._kept.get(name, served, now_ms)
-        starts = self._varied if is_offered_gzip else self._starts
+        kept = self._kept.get((target, body), served, now_ms)
         if kept is not None:
-            return self._again(head, served, kept, starts)
+            return self._again(head, target, served, kept)
         if head.route is Route.SINGLE or head.route is Route.EVALUATE:
-            return self._one(served, name, now_ms)
-        return self._all(head, served, name, now_ms, starts)
+            return self._one(target, served, body, now_ms)
+        return self._all(head, target, served, body, now_ms)
 
-    def _again(self, head: Head, served: Served, kept: Answer, starts: Starts) -> Sequence[bytes]:
+    def _again(self, head: Head, target: Target, served: Served, kept: Answer) -> Sequence[bytes]:
         if kept.etag is None:
             served.prepared.single.count(kept.answers.answers[0])
-            return self._sent(self._starts, head.route, "cached", "single", kept)
+            return self._sent(target.route, "cached", "single", kept)
         if is_named(kept.etag, head.if_none_match):
-            return self._unchanged(starts, head.route, kept.etag)
+            return self._unchanged(target, kept.etag)
         served.prepared.bulk.repeat(kept.answers)
         served.prepared.bulk.repeat(kept.fixed)
-        return self._sent(starts, head.route, "cached", "bulk", kept)
+        return self._sent(target.route, "cached", "bulk", kept)
 
-    def _one(self, served: Served, name: Name, now_ms: int) -> Sequence[bytes] | None:
-        target, body, _ = name
+    def _one(self, target: Target, served: Served, body: bytes, now_ms: int) -> Sequence[bytes] | None:
         asked = self._asked(target, body)
         if asked is None:
             return None
@@ -144,25 +139,25 @@ class Lane:
         if answer is None:
             return None
         served.prepared.single.count(answer.answers.answers[0])
-        self._keep(name, served, now_ms, answer)
-        return self._sent(self._starts, target.route, "evaluated", "single", answer)
+        self._keep(target, served, body, now_ms, answer)
+        return self._sent(target.route, "evaluated", "single", answer)
 
-    def _all(self, head: Head, served: Served, name: Name, now_ms: int, starts: Starts) -> Sequence[bytes] | None:
-        target, body, is_packed = name
+    def _all(self, head: Head, target: Target, served: Served, body: bytes, now_ms: int) -> Sequence[bytes] | None:
         asked = self._asked(target, body)
         if asked is None:
             return None
         context = asked[1]
         etag = served.etag(target.route, target.fingerprint, context, now_ms)
         if is_named(etag, head.if_none_match):
-            return self._unchanged(starts, target.route, etag)
+            return self._unchanged(target, etag)
         answer = served.all(target.route, target.fingerprint, context, now_ms, etag)
-        if is_packed and self.packing.pays(answer.body):
-            answer = served.packed(target.route, answer)
+        if target.form is not Form.BARE:
+            is_packed = target.form is Form.PACKED and self.packing.pays(answer.body)
+            answer = served.varied(target.route, answer, is_packed=is_packed)
         served.prepared.bulk.count_all(answer.answers.answers)
         served.prepared.bulk.repeat(answer.fixed)
-        self._keep(name, served, now_ms, answer)
-        return self._sent(starts, target.route, "evaluated", "bulk", answer)
+        self._keep(target, served, body, now_ms, answer)
+        return self._sent(target.route, "evaluated", "bulk", answer)
 
     def _asked(self, target: Target, body: bytes) -> tuple[str, Context] | None:
         """Return the flag and the context that a body names, unless there is anything else to say about it."""
@@ -184,44 +179,43 @@ class Lane:
                 return None
         return (flag, context) if isinstance(context, dict) else None
 
-    def _sent(self, starts: Starts, route: Route, outcome: str, source: str, answer: Answer) -> Sequence[bytes]:
+    def _sent(self, route: Route, outcome: str, source: str, answer: Answer) -> Sequence[bytes]:
         metrics, body = self._metrics, answer.body
         metrics.requests.add(_CLASSES[route], "200")
         metrics.evaluations.add(source, n=answer.flags)
         metrics.lane_answers.add(route, outcome)
         if len(body) < _LONG_BYTES:
-            return (b"%b%b%x\r\n\r\n%b" % (starts[200], answer.head, next(request_count), body),)
-        return b"%b%b%x\r\n\r\n" % (starts[200], answer.head, next(request_count)), body
+            return (b"%b%b%x\r\n\r\n%b" % (self._starts[200], answer.head, next(request_count), body),)
+        return b"%b%b%x\r\n\r\n" % (self._starts[200], answer.head, next(request_count)), body
 
-    def _unchanged(self, starts: Starts, route: Route, etag: str) -> Sequence[bytes]:
-        self._metrics.requests.add(_CLASSES[route], "304")
-        self._metrics.lane_answers.add(route, "unchanged")
-        return (b"%b%b%x\r\n\r\n" % (starts[304], not_modified(etag), next(request_count)),)
+    def _unchanged(self, target: Target, etag: str) -> Sequence[bytes]:
+        self._metrics.requests.add(_CLASSES[target.route], "304")
+        self._metrics.lane_answers.add(target.route, "unchanged")
+        return (b"%b%b%x\r\n\r\n" % (self._starts[304], not_modified(etag, target.form), next(request_count)),)
 
     def _begin_with(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         fields = b"".join(b"%b: %b\r\n" % field for field in headers)
         self._date_headers = headers
         self._starts = {200: b"HTTP/1.1 200 OK\r\n" + fields, 304: b"HTTP/1.1 304 Not Modified\r\n" + fields}
-        self._varied = {status: start + _VARY for status, start in self._starts.items()}
 
     # --- what is remembered -----------------------------------------------------------------------------------------
 
-    def _read(self, raw: bytes) -> tuple[Head, Target] | None:
+    def _read(self, raw: bytes) -> tuple[Head, Target, Target] | None:
         """Read a head that is not known, and remember it if its key opens something."""
         head = parse(raw, self._limits)
         if head is None or head.raw_key is None or kind_of(head.raw_key) is None:
             return None
-        name = fingerprint(head.raw_key), head.route, head.flag
-        target = self._targets.get(name) or Target(*name)
-        self._look_up(target)
-        if target.served is None:
+        names = [(fingerprint(head.raw_key), head.route, head.flag, form) for form in (Form.BARE, head.form)]
+        targets = {name: self._targets.get(name) or Target(*name) for name in names}
+        self._look_up(targets[names[0]])
+        if targets[names[0]].served is None:
             return None
         if len(self._heads) >= self._settings.heads:
             del self._heads[next(iter(self._heads))]
         if len(self._targets) >= self._settings.heads:
             self._targets.clear()
-        self._targets[name] = target
-        known = self._heads[raw] = head, target
+        self._targets |= targets
+        known = self._heads[raw] = head, targets[names[0]], targets[names[1]]
         return known
 
     def _look_up(self, target: Target) -> None:
@@ -251,15 +245,15 @@ class Lane:
             held.served[client_side_only] = served
         return served
 
-    def _keep(self, name: Name, served: Served, now_ms: int, answer: Answer) -> None:
-        self._kept.offer(name, answer, served, now_ms)
+    def _keep(self, target: Target, served: Served, body: bytes, now_ms: int, answer: Answer) -> None:
+        self._kept.offer((target, body), answer, served, now_ms)
         if len(served.prepared) > self._settings.prepared:
             self._let_go(served.configuration.ref.id)
 
     def _swapped(self, swap: Swap) -> None:
         """Hold nothing of the configuration that was in use until now; a key that is never used again would keep it."""
         self._kept.clear()
-        for target in (*self._targets.values(), *(target for _, target in self._heads.values())):
+        for target in (*self._targets.values(), *(each for _, *both in self._heads.values() for each in both)):
             target.seen = target.served = None
         if swap.before is None:
             return

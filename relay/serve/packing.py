@@ -8,6 +8,7 @@ than evaluating what is packed.
 
 import zlib
 from collections.abc import Mapping
+from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
 from struct import pack
 from typing import Final
@@ -29,6 +30,14 @@ _FOR_MANY: Final = 6
 _RAW: Final = -zlib.MAX_WBITS
 _GZIP: Final = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 """The ten bytes before deflated data: no name, no time, no system."""
+
+
+class Form(StrEnum):
+    """What an answer can be: one that nobody is offered packed, or one that varies, as it is or packed."""
+
+    BARE = "bare"
+    PLAIN = "plain"
+    PACKED = "packed"
 
 
 class Packing:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from relay.serve.packing import takes_gzip
+from relay.serve.packing import Form, takes_gzip
 from relay.settings import Limits
 
 LONGEST: Final = 2_048
@@ -52,7 +52,7 @@ _PATHS: Final = {b"/api/v2/evaluate": Route.EVALUATE, b"/api/v2/bootstrap": Rout
 class Head:
     """What a head says; the raw key is checked by nobody yet.
 
-    `flag` is empty on the routes that name none. `takes_gzip` is False where no answer is ever packed.
+    `flag` is empty on the routes that name none. `form` is the answer's for who is offered packed ones.
     """
 
     route: Route
@@ -60,7 +60,7 @@ class Head:
     content_length: int
     raw_key: str | None
     if_none_match: bytes | None
-    takes_gzip: bool
+    form: Form
 
 
 def parse(raw: bytes, limits: Limits) -> Head | None:
@@ -77,8 +77,10 @@ def parse(raw: bytes, limits: Limits) -> Head | None:
         return None
     route = _PATHS.get(found["path"]) or (Route.BULK if found["flag"] is None else Route.SINGLE)
     flag, named = (found["flag"] or b"").decode(), fields.get(b"if-none-match")
-    is_packed = route in OF_ALL and takes_gzip(fields.get(b"accept-encoding"))
-    return Head(route, flag, int(length), _raw_key(fields), named, is_packed)
+    form = Form.BARE
+    if route in OF_ALL:
+        form = Form.PACKED if takes_gzip(fields.get(b"accept-encoding")) else Form.PLAIN
+    return Head(route, flag, int(length), _raw_key(fields), named, form)
 
 
 def _fields(lines: list[bytes], limits: Limits) -> dict[bytes, bytes] | None:

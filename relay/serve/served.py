@@ -19,7 +19,7 @@ from relay.serve.etags import EtagBase, etag_base, etag_of
 from relay.serve.event_streams import EventStreams
 from relay.serve.guard import DEFAULT_HEADERS, PROCESS
 from relay.serve.ofrep import describe
-from relay.serve.packing import CODED, Packer
+from relay.serve.packing import CODED, VARY, Form, Packer
 from relay.serve.prepared import NOTHING, Pieces, Prepared, Repeated
 from relay.serve.relevance import is_visible
 from relay.serve.request_head import Route
@@ -28,6 +28,7 @@ from relay.sync.configuration import Configuration
 _DEFAULTS: Final = b"".join(b"%b: %b\r\n" % field for field in DEFAULT_HEADERS)
 _LAST: Final = _DEFAULTS + b"x-request-id: %b-" % PROCESS.encode()
 _NEVER_MS: Final = 1 << 63
+_VARY: Final = b"%b: %b\r\n" % (VARY[0].lower().encode(), VARY[1].encode())
 _CODED: Final = b"%b: %b\r\n" % (CODED[0].lower().encode(), CODED[1].encode())
 _OPENINGS: Final = {Route.BULK: b'{"flags":[', Route.BOOTSTRAP: b'{"flags":{'}
 
@@ -58,9 +59,9 @@ class Answer:
         self.flags = len(answers) + len(fixed.answers)
 
 
-def not_modified(etag: str) -> bytes:
+def not_modified(etag: str, form: Form) -> bytes:
     """Return the head of a 304, as `Answer.head` is one of a 200."""
-    return b"etag: %b\r\n%b" % (etag.encode(), _LAST)
+    return b"%betag: %b\r\n%b" % (b"" if form is Form.BARE else _VARY, etag.encode(), _LAST)
 
 
 class Served:
@@ -140,13 +141,17 @@ class Served:
         body = b"".join((_OPENINGS[route], written, self._ends[route], end))
         return Answer(body, found, etag, fixed)
 
-    def packed(self, route: Route, answer: Answer) -> Answer:
-        """Return an answer for all flags as its gzipped form."""
+    def varied(self, route: Route, answer: Answer, *, is_packed: bool) -> Answer:
+        """Return an answer for all flags as who is offered packed ones gets it."""
+        body, coded = (self._pack(route, answer.body), _VARY + _CODED) if is_packed else (answer.body, _VARY)
+        return Answer(body, answer.answers.answers, answer.etag, answer.fixed, coded)
+
+    def _pack(self, route: Route, body: bytes) -> bytes:
         packer = self._packers.get(route)
         if packer is None:
             first, _ = self._firsts[route]
             packer = self._packers[route] = Packer(b"".join((_OPENINGS[route], *first)))
-        return Answer(packer.pack(answer.body), answer.answers.answers, answer.etag, answer.fixed, _CODED)
+        return packer.pack(body)
 
     def look_at(self, now_ms: int) -> None:
         """Know the slice of time around a moment, `since_ms` to `until_ms`, in which time alone changes no value."""
