@@ -5,12 +5,12 @@ marked stale, while it connects upstream. End: the phases of `relay.drain`. Ever
 """
 
 import asyncio
-import gc
 import logging
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import aiohttp
 from starlette.routing import BaseRoute
@@ -41,7 +41,7 @@ from relay.serve.services import serve_with
 from relay.settings import RelaySettings, relay_key
 from relay.supervise import Supervisor
 from relay.sync.backoff import Backoff
-from relay.sync.collector import collector_paused, give_back
+from relay.sync.collector import collector_paused, give_back, keep_collected, own_collector
 from relay.sync.follow import Follower, FollowSettings
 from relay.sync.settling import Settling
 from relay.sync.slices import in_slices
@@ -197,6 +197,7 @@ class Relay:
         give_back()
         start("snapshot file", self._file.run)
         start("settling", Settling(self.store, self._clock).run)
+        start("collector", partial(keep_collected, self._clock.sleep))
         start("counters", self._counters.run)
         start("forwarder", self._forwarder.run)
         start("follower", self._follower.run)
@@ -315,8 +316,7 @@ async def run(settings: RelaySettings) -> None:
     """
     # What was loaded until now lives as long as the process; a collection need not look at it. Before the sockets are
     # there, as whoever connects waits for it.
-    gc.collect()
-    gc.freeze()
+    own_collector()
     clock, key = SystemClock(), relay_key(settings)
     metrics = CombinedMetrics() if settings.serve.workers > 1 else RelayMetrics()
     metrics.watch_process()

@@ -64,10 +64,14 @@ class Program:
         try:
             function, needs_run = self.function_of(flag)
             unit = unit_of(context.get(UNIT))
-            run = _Run(self, context, now_ms) if needs_run else None
-            answer: Evaluation = function(context, unit, bytes_of(unit), now_ms, run)
+            if not needs_run:
+                answer: Evaluation = function(context, unit, bytes_of(unit), now_ms, None)
+                return answer
+            run = _Run(self, context, now_ms)
+            answer = function(context, unit, run.raw, now_ms, run)
         except RecursionError:
             return too_deep(flag)
+        run.end()
         return answer
 
     def evaluate_all(self, context: Any, now_ms: int, *, client_side_only: bool = False) -> dict[str, Evaluation]:
@@ -96,6 +100,7 @@ class Program:
                     answers += chunk.function(context, unit, raw, now_ms, run)
             except RecursionError:
                 answers += [self.evaluate(flag.key, context, now_ms, may_compile=False) for flag in chunk.moving]
+        run.end()
         return answers
 
     def evaluate_some(self, flag_keys: Collection[str], context: Any, now_ms: int) -> dict[str, Evaluation]:
@@ -169,6 +174,10 @@ class _Run:
         self._draws: _Table | None = None
         self._members: _Table | None = None
         self._reads: _Table | None = None
+
+    def end(self) -> None:
+        """Let go of the tables, which refer to this: else only a collection would find them, and stall everybody."""
+        self._answers = self._draws = self._members = self._reads = None
 
     def flag(self, flag: Flag) -> Evaluation:
         """Evaluate a flag."""

@@ -97,7 +97,7 @@ class HoldingProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         self.pipeline.clear()
         self.flow.resume_reading()
-        held = HeldConnection(self.transport, self.connections, stream, holder)
+        held = HeldConnection(self.transport, self.connections, self._turnstile, stream, holder)
         self.connections.discard(self)
         self.connections.add(cast("Any", held))
         self.transport.set_protocol(held)

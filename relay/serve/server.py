@@ -17,6 +17,7 @@ import uvicorn
 
 from relay.errors import BadSettings
 from relay.metrics import Tally
+from relay.serve.accepting import Acceptor
 from relay.serve.hot_lane import HotProtocol
 from relay.serve.http_limits import LimitedProtocol
 from relay.serve.lane import Lane
@@ -81,7 +82,8 @@ class HttpServer:
     def __init__(
         self, app: App, listener: socket.socket, settings: Serve, refused: Tally, lane: Lane | None = None
     ) -> None:
-        common: dict[str, Any] = {"limits": settings.limits, "refused": refused, "turnstile": Turnstile()}
+        self._turnstile = Turnstile()
+        common: dict[str, Any] = {"limits": settings.limits, "refused": refused, "turnstile": self._turnstile}
         protocol = (
             functools.partial(LimitedProtocol, **common)
             if lane is None
@@ -102,6 +104,7 @@ class HttpServer:
         )
         self._server = uvicorn.Server(config)
         self._listener = listener
+        self._acceptor = Acceptor(listener, self._new_protocol)
         self._ticking: asyncio.Task[None] | None = None
         name = listener.getsockname()
         self.host, self.port = name[:2] if isinstance(name, tuple) else (name, 0)  # a Unix socket has a path
@@ -114,21 +117,28 @@ class HttpServer:
     @property
     def is_accepting(self) -> bool:
         """Whether the listener is open."""
-        return self._ticking is not None and self._listener.fileno() != -1
+        return self._acceptor.is_accepting
 
     async def start(self) -> None:
         """Accept connections from now on."""
         config = self._server.config
         config.load()
         self._server.lifespan = config.lifespan_class(config)
-        await self._server.startup(sockets=[self._listener])
+        self._server.started = True
+        self._acceptor.start()
         # Keeps the Date header right; uvicorn's own loop also watches for signals and limits that are not used here.
         self._ticking = asyncio.create_task(self._server.main_loop(), name=f"http ticks :{self.port}")
 
+    def _new_protocol(self) -> asyncio.Protocol:
+        server = self._server
+        return server.config.http_protocol_class(
+            config=server.config, server_state=server.server_state, app_state={}, _loop=asyncio.get_running_loop()
+        )  # type: ignore[call-arg]
+
     async def stop_accepting(self) -> None:
         """Close the listener; open connections and their requests go on, but are not kept alive after them."""
-        for server in self._server.servers:
-            server.close()
+        self._acceptor.stop()
+        await self._acceptor.settled()
         self._listener.close()
         for connection in list(self._server.server_state.connections):
             connection.shutdown()
@@ -147,5 +157,6 @@ class HttpServer:
                 task.cancel()
             for connection in list(state.connections):
                 cast("LimitedProtocol", connection).transport.abort()
+        self._turnstile.close()
         if self._ticking is not None:
             self._ticking.cancel()

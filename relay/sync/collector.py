@@ -1,17 +1,27 @@
-"""Memory of large configurations: keeps the garbage collector away while one is built, gives back what it used.
+"""The garbage collector's one owner: young objects are its business, what stays is walked only when memory grew.
 
-Building one allocates hundreds of thousands of objects that stay; a full collection in the midst of it walks all of
-them, finds nothing and stalls the event loop by more than 100 ms. Afterwards they are frozen, so that later
-collections need not walk them either; they are still freed when the last reference goes.
+A full collection walks every object: with a large configuration or ten thousand streams it finds nothing and stalls
+the event loop by 100 ms. So none runs by itself. Young generations are collected as ever, which is where garbage in
+circles is found; what outlives them is frozen every few seconds, that is, walked no more, and still freed when its last
+reference goes. Only if the process has grown by much is everything walked once, so that circles which grew old cannot
+pile up for ever.
 """
 
 import ctypes
 import gc
-from collections.abc import Iterator
+import resource
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from relay.protocol.changes import ChangeSet, Snapshot
 
+YOUNG = (2_000, 4)
+"""Thresholds of the two young generations: a walk of all that is young takes a millisecond or two."""
+FROZEN_EVERY_S = 5.0
+GROWN_BY_MIB = 128
+_NEVER = 1 << 30
+PAGE_BYTES = resource.getpagesize()
 _MANY_OBJECTS = 1_000
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; other libraries have none and need none
 
@@ -21,6 +31,36 @@ def size_of(message: Snapshot | ChangeSet) -> int:
     if isinstance(message, Snapshot):
         return len(message.state.flags) + len(message.state.segments)
     return len(message.upsert_flags) + len(message.upsert_segments)
+
+
+def own_collector() -> None:
+    """Take over from the interpreter's defaults, and leave out what was loaded until now. Call once, at start."""
+    gc.set_threshold(*YOUNG, _NEVER)
+    gc.collect()
+    gc.freeze()
+
+
+async def keep_collected(sleep: Callable[[float], Awaitable[None]]) -> None:
+    """Freeze what has grown old, for ever; walk all of it when there is very much more than at the last walk."""
+    walked_at_mib = _resident_mib()
+    while True:
+        await sleep(FROZEN_EVERY_S)
+        gc.collect(1)  # or circles among the youngest would be frozen as well
+        gc.freeze()
+        # Not the number of frozen objects, as counting them means walking them.
+        if _resident_mib() > walked_at_mib + GROWN_BY_MIB:
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+            walked_at_mib = _resident_mib()
+
+
+def _resident_mib() -> float:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0.0  # not on Linux: the young generations are all that is collected
+    return pages * PAGE_BYTES / (1 << 20)
 
 
 @contextmanager

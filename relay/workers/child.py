@@ -7,10 +7,10 @@ and no way to the upstream.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -28,7 +28,7 @@ from relay.serve.server import HttpServer, listen
 from relay.serve.services import serve_with
 from relay.supervise import Supervisor
 from relay.sync.backoff import Backoff
-from relay.sync.collector import give_back
+from relay.sync.collector import give_back, keep_collected, own_collector
 from relay.sync.follow import Follower, FollowSettings
 from relay.sync.settling import Settling
 from relay.sync.store import Store
@@ -96,6 +96,7 @@ class Child:
         start("publisher", self._services.streams.run_publisher)
         start("stream timers", self._services.streams.run_timers)
         start("settling", Settling(self._store, self._clock).run)
+        start("collector", partial(keep_collected, self._clock.sleep))
         start("counters", self._counters.run)
         start("overlays", self._store.overlays.run)
         start("follower", self._follower.run)
@@ -128,8 +129,7 @@ class Child:
         self._server = HttpServer(self._app, listener, serve, self._metrics.refused_connections, lane)
         await self._server.start()
         # What was loaded until now lives as long as the process; a collection need not look at it.
-        gc.collect()
-        gc.freeze()
+        own_collector()
         give_back()
         logger.info("serving", extra={"url": f"http://{self._server.host}:{self._server.port}"})
         await self._report()

@@ -15,7 +15,9 @@ from prometheus_client.metrics_core import Metric
 from relay.metrics import Gauge, RelayMetrics
 
 _LOWEST: Final = frozenset({"halyard_relay_config_revision"})
-_HIGHEST: Final = frozenset({"halyard_relay_loop_lag_seconds", "halyard_relay_loop_lag_max_seconds"})
+_HIGHEST: Final = frozenset(
+    f"halyard_relay_{name}" for name in ("loop_lag_seconds", "loop_lag_max_seconds", "build_info", "memory_limit_bytes")
+)
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 """Name and labels of one line."""

@@ -135,10 +135,12 @@ async def storm(relay: Relay) -> Figures:
         before = rss_mib(relay.pid)
         await load.measured(1)
         alone = await load.measured(5)
+        delays = await relay.loop_delays()
         await load.begin()
         await clients.do("close")
         opened = await clients.do("open", count=CLIENTS, at_once=CLIENTS, **relay.target)
         meanwhile = await load.end()
+        delayed = {bound: n - delays[bound] for bound, n in (await relay.loop_delays()).items()}
         await heard(clients, relay.change())
         after = rss_mib(relay.pid)
         await clients.do("close")
@@ -150,6 +152,7 @@ async def storm(relay: Relay) -> Figures:
         "evaluation_alone": alone,
         "evaluation_meanwhile": meanwhile,
         "ratio_p99": round(meanwhile["p99_ms"] / alone["p99_ms"], 2),
+        "loop_delays_up_to_s": delayed,
         "rss_mib": {"before": before, "after": after},
     }
 

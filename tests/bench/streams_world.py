@@ -93,6 +93,14 @@ class Relay:
         status, answer = await self.pair.manage.post(path, body)
         assert status == 201, answer
 
+    async def loop_delays(self) -> dict[str, int]:
+        """Return how many delays of the relay's event loop were at most so long, by the metric's bounds in seconds."""
+        assert self.pair.session is not None
+        async with self.pair.session.get(f"http://127.0.0.1:{self.pair.admin_port}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        buckets = (line.split() for line in lines if line.startswith("halyard_relay_loop_delay_seconds_bucket"))
+        return {name.split('"')[1]: round(float(value)) for name, value in buckets}
+
     async def change(self) -> None:
         self.enabled = not self.enabled
         await self.pair.toggle(enabled=self.enabled, flag=FLAG)

@@ -3,6 +3,7 @@
 The interpreter is the reference; what it answers is tested elsewhere.
 """
 
+import gc
 from collections import deque
 from enum import StrEnum
 from typing import Any
@@ -358,3 +359,21 @@ def test_flags_that_answer_everybody_alike() -> None:
     assert list(program.evaluate_all({}, NOW_MS)) == [*program.layout().fixed, *program.layout().moving]
     for context in MANY[:5]:
         assert_equal(program, context, NOW_MS)
+
+
+def test_evaluating_leaves_nothing_to_the_collector() -> None:
+    """Neither one flag alone nor all of them: garbage in circles would stall whoever serves thousands of streams."""
+    segments_held = {"s": segment(include=["user-1"])}
+    rules = [rule({"segment": "s"}, ON, "r1"), rule(clause("version", "semver_gte", "2.1.0"), ON, "r2")]
+    program = compiled({"a": flag(rules=rules), "b": flag(prerequisites=[{"flag": "a"}], rules=rules)}, segments_held)
+    deque(compile_steps(program), maxlen=0)
+    context = {"targetingKey": "user-2", "version": "1.2.3"}
+    program.evaluate("b", context, 0)
+    gc.collect()
+    gc.disable()
+    try:
+        program.evaluate("b", context, 0)
+        program.evaluate_all(context, 0)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

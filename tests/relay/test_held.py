@@ -383,3 +383,41 @@ async def test_a_request_that_ended_before_its_turn_is_not_begun(live: Live) -> 
     held[0]()
     await settle()
     assert live.world.metrics.streams_opened.value("client") == 0
+
+
+class Woken:
+    """A connection that stands aside; its other end is `client`."""
+
+    def __init__(self, woken: list["Woken"]) -> None:
+        self.client, self._server = socket.socketpair()
+        self.descriptor = self._server.fileno()
+        self._woken = woken
+
+    def wake(self) -> None:
+        self._woken.append(self)
+
+    def close(self) -> None:
+        self.client.close()
+        self._server.close()
+
+
+async def test_streams_that_end_together_are_heard_of_a_few_in_each_turn() -> None:
+    """Each of them once, and none that was forgotten before."""
+    turnstile, woken = Turnstile(), list[Woken]()
+    connections = [Woken(woken) for _ in range(3 * PER_TURN)]
+    for each in connections:
+        turnstile.stand_aside(each)
+    turnstile.forget(connections[0])
+    for each in connections:
+        each.client.close()
+    counts = [0]
+    while len(woken) < len(connections) - 1:
+        await asyncio.sleep(0)
+        counts.append(len(woken))
+    await asyncio.sleep(0)
+    assert set(woken) == set(connections[1:])
+    assert len(woken) == len(connections) - 1
+    assert max(after - before for before, after in pairwise(counts)) <= PER_TURN
+    turnstile.close()
+    for each in connections:
+        each.close()
