@@ -49,8 +49,8 @@ coverage: $(VENV)/.dev ## branch coverage of the fast part, with its floors
 prove: $(VENV)/.dev ## property tests and fuzzing at heavy counts
 	HYPOTHESIS_PROFILE=prove $(BIN)/python -m pytest $(PARALLEL) -m "not system and not timed" tests/engine tests/protocol tests/relay tests/upstream
 
-bench: $(VENV)/.dev ## figures of this machine, as ratios to a reference in the same run (KEEP=--keep writes them down)
-	$(BIN)/python -m tests.bench $(KEEP)
+bench: $(VENV)/.dev ## figures of this machine, as ratios to a reference in the same run (BENCH="--only fanout --keep")
+	$(BIN)/python -m tests.bench $(BENCH)
 
 faults: $(VENV)/.dev ## kill, cut and restart real services
 	$(BIN)/python -m pytest -m system tests/faults

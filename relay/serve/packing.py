@@ -2,8 +2,8 @@
 
 Said in `[….serve]`. An answer to somebody who is offered it says so by `Vary`, packed or not; whoever asks for it then
 gets every answer packed that is long enough. So hot lane and routes agree without knowing what the other has kept.
-Answers about one flag, errors and streams are never packed. Packing is done at once, in the event loop: it is cheaper
-than evaluating what is packed.
+Answers about one flag, errors and streams are never packed. Packing is done at once, in the event loop, at the lowest
+level: it holds the loop up for about as long as making the answer did, or for less.
 """
 
 import zlib

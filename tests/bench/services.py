@@ -1,14 +1,13 @@
-"""Upstream and relay as one system: how fast a change shows, and how many durable events are taken in."""
+"""Upstream and relay as one system: how fast a change shows."""
 
 import asyncio
 import base64
 import time
 
-from tests.bench.measure import CONNECTIONS, Figures, spread
+from tests.bench.measure import Figures, spread
 from tests.faults.pair import Pair
 
 TOGGLES = 200
-INTAKE_S = 5
 
 
 async def bench_change(pair: Pair) -> Figures:
@@ -38,20 +37,3 @@ async def bench_change(pair: Pair) -> Figures:
 
             await asyncio.gather(write(), until_answer(enabled, start), until_patch(start))
     return {"write_answered": spread(written), "relay_answers": spread(answered), "client_patched": spread(patched)}
-
-
-async def bench_intake(pair: Pair) -> Figures:
-    """Durable single-event `track` calls from many connections; the Python client is what limits them."""
-    end = time.perf_counter() + INTAKE_S
-    times: list[float] = []
-
-    async def client(name: int) -> None:
-        number = 0
-        while time.perf_counter() < end:
-            number += 1
-            start = time.perf_counter()
-            await pair.track([f"bench-{name}-{number}"])
-            times.append((time.perf_counter() - start) * 1000)
-
-    await asyncio.gather(*(client(name) for name in range(CONNECTIONS)))
-    return {"events_per_s": round(len(times) / INTAKE_S), "accept": spread(times), "limited_by": "the Python client"}

@@ -4,7 +4,7 @@ A target names its figure by part and path: what a run did not produce shows as 
 """
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,22 +36,32 @@ class Target:
 
 
 TARGETS: Final = (
-    Target("compiled evaluation, 1,000 heavy flags, against the interpreter", "engine.heavy.1000.ratio", "≥", 3, "x"),
+    Target("single OFREP evaluation, new context, CPU", "evaluation.single.new_context_ratio", "≥", 0.5, "x nginx"),
+    Target("single OFREP evaluation, same request, CPU", "evaluation.single.cached_ratio", "≥", 0.7, "x nginx"),
+    Target("bulk of 350 flags, new context, CPU", "evaluation.bulk.new_context_cpu_us", "≤", 90, "µs"),
+    Target("bulk of 350 flags, same request, CPU", "evaluation.bulk.cached_ratio", "≥", 0.5, "x nginx"),
+    Target("compiled evaluation, 1,000 heavy flags", "engine.heavy.1000.ratio", "≥", 3, "x interpreter"),
     Target("compiled evaluation of one heavy flag", "engine.heavy.1000.compiled_ns_per_flag", "≤", 150, "ns"),
-    Target("change: write sent → client's stream has the patch, p99", "change.client_patched.p99_ms", "≤", 200, "ms"),
+    Target("10,000 client streams: resident memory in all", "fanout.relay_rss_mib.after", "≤", 160, "MiB"),
+    Target("a change to 10,000 streams, p99", "fanout.ratio_p99", "≤", 1.15, "x nchan"),
+    Target("what 200 stuck clients add to the others' p99", "stuck.moved", "≤", 0.2, "of it"),
+    Target("the last stuck client is gone after", "stuck.last_gone_s", "≤", 11, "s"),
+    Target("10,000 streams reconnect: all served after", "storm.served_s", "≤", 20, "s"),
+    Target("10,000 streams reconnect: evaluation p99", "storm.ratio_p99", "≤", 2, "x alone"),
+    Target("100 flags: resident memory, idle", "small.rss_mib", "≤", 60, "MiB"),
+    Target("100 flags: start to ready", "small.ready_from_upstream_s", "≤", 1, "s"),
+    Target("10,000 flags: resident memory, idle", "large.rss_mib", "≤", 180, "MiB"),
+    Target("10,000 flags: start to ready", "large.ready_from_upstream_s", "≤", 5, "s"),
+    Target("10,000 flags, one changes: longest wait", "large.one_flag_changes.max_ms", "≤", 20, "ms"),
+    Target("10,000 flags, a segment of 5,000 changes: longest wait", "large.segment_changes.max_ms", "≤", 20, "ms"),
+    Target("10,000 flags, all change: longest wait", "large.every_flag_changes.max_ms", "≤", 20, "ms"),
+    Target("10,000 flags, read from the file: longest wait", "large.start_from_file.max_ms", "≤", 20, "ms"),
+    Target("write → evaluated at the last of ten relays, p99", "fleet.sent.last.p99_ms", "≤", 100, "ms"),
+    Target("write → client's stream has the patch, p99", "change.client_patched.p99_ms", "≤", 200, "ms"),
     Target("flag writes on SQLite, synchronous=FULL, 8 connections", "writes.per_s", "≥", 200, "/s"),
     Target("durable events", "intake.events_per_s", "≥", 5_000, "/s"),
     Target("durable events, acknowledged, p99", "intake.accept.p99_ms", "≤", 50, "ms"),
 )
-
-
-def ratios(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every figure of a run whose name says that it is a ratio: these can be compared between machines."""
-    for name, value in results.items():
-        if isinstance(value, Mapping):
-            yield from ratios(value, f"{prefix}{name}.")
-        elif "ratio" in name and isinstance(value, int | float):
-            yield prefix + name, float(value)
 
 
 def table(results: Figures, before: Figures | None = None) -> str:
