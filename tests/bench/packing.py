@@ -21,7 +21,7 @@ from typing import Any
 
 from relay.serve.packing import Packer
 from relay.serve.request_head import Route
-from tests.bench.lane import BULK, CONTEXT, FileNginx, answering, compared, make_flags, new_context_script
+from tests.bench.evaluation import BULK, CONTEXT, FileNginx, answering, compared, make_flags, new_context_script
 from tests.bench.measure import SERVER_CORE, Figures, missing, pin, post_script
 from tests.faults.pair import Pair
 from tests.relay.objects import SPLIT, flag
