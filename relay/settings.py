@@ -154,6 +154,15 @@ class Serve(Group):
     )
     keep_alive_s: int = Field(default=75, ge=1, le=3_600, description="An idle connection is closed after so long.")
     backlog: int = Field(default=2_048, ge=16, description="Connections that the kernel holds until they are accepted.")
+    compress_from_bytes: int = Field(
+        default=1_400,
+        ge=0,
+        description="An answer with all flags is gzipped from this length on, for who accepts it; 0 is never.",
+    )
+    compress_loopback: bool = Field(
+        default=False,
+        description="Whether that holds for connections from this machine, too, such as those of a proxy beside it.",
+    )
     limits: Limits = Limits()
     streams: Streams = Streams()
 

@@ -1,6 +1,7 @@
-"""Strong validators of evaluated answers, computed from what an answer depends on and not from the answer.
+"""Validators of evaluated answers, computed from what an answer depends on and not from the answer.
 
-What a whole slice of time has in common is hashed once by who keeps it (`etag_base`); the rest is a context.
+They are weak, for an answer has the same one gzipped and not. What a whole slice of time has in common is hashed once
+by who keeps it (`etag_base`); the rest is a context.
 """
 
 from hashlib import blake2b
@@ -37,12 +38,12 @@ def etag_of(base: EtagBase, *rest: Any) -> str:
     """Return the ETag of one answer; `rest` is whatever else it depends on, as JSON."""
     hashed = base.copy()
     hashed.update(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS))
-    return f'"{hashed.hexdigest()}"'
+    return f'W/"{hashed.hexdigest()}"'
 
 
 def is_named(etag: str, if_none_match: bytes | None) -> bool:
-    """Tell whether `If-None-Match` names this ETag: in a list, weakly, or as `*`."""
+    """Tell whether `If-None-Match` names this ETag: in a list, weakly or strongly, or as `*`."""
     if if_none_match is None:
         return False
     listed = [name.strip().removeprefix("W/").strip('"') for name in if_none_match.decode("latin-1").split(",")]
-    return "*" in listed or etag.strip('"') in listed
+    return "*" in listed or etag.removeprefix("W/").strip('"') in listed

@@ -20,6 +20,7 @@ from relay.serve.answers import native
 from relay.serve.bodies import Field, check_members, parse_json, read_body
 from relay.serve.etags import etag_base, etag_of, is_named
 from relay.serve.guard import Scope, header
+from relay.serve.packing import Packing
 from relay.serve.query import parameter
 from relay.serve.relevance import is_visible
 from relay.serve.services import Services
@@ -37,6 +38,7 @@ class FlagsApi:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._packing = Packing(services.settings)
 
     async def evaluate(self, request: Request) -> Response:
         """Answer `POST /api/v2/evaluate`."""
@@ -61,11 +63,12 @@ class FlagsApi:
         base = etag_base("bootstrap", configuration, next_ms, client_side_only=grant.client_side_only, streams_at="")
         etag = etag_of(base, context)
         if is_named(etag, header(request.scope, b"if-none-match")):
-            return Response(status_code=304, headers={"ETag": etag})
+            return self._packing.not_modified(request.scope, etag)
         evaluations = configuration.program.evaluate_all(context, now_ms, client_side_only=grant.client_side_only)
         self._services.ledger.enter(configuration, evaluations, "bulk")
         flags = {key: native(evaluation) for key, evaluation in evaluations.items()}
-        return _json(200, {"flags": flags, "revision": configuration.revision}, {"ETag": etag})
+        raw = orjson.dumps({"flags": flags, "revision": configuration.revision})
+        return self._packing.answer(request.scope, raw, etag)
 
     async def track(self, request: Request) -> Response:
         """Answer `POST /api/v2/track`: 202 once the events are as safe as the operator asked for."""
@@ -98,5 +101,5 @@ def chosen(services: Services, grant: Grant, scope: Scope, body: Mapping[str, An
     return services.access.choose(scope, grant, environment, body.get("project") or parameter(scope, "project"))
 
 
-def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body), status, headers, "application/json")
+def _json(status: int, body: Mapping[str, Any]) -> Response:
+    return Response(orjson.dumps(body), status, media_type="application/json")

@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from relay.serve.held import HOLDING, HeldConnection, Holder
 from relay.serve.outlet import EXTENSION
+from relay.serve.packing import PEER
 from relay.serve.turnstile import PATHS, Turnstile
 
 
@@ -52,6 +53,7 @@ class HoldingProtocol(HttpToolsProtocol):
         """Lend the connection to a request."""
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
+        self.scope["state"][PEER] = self.client
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle

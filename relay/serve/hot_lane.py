@@ -38,13 +38,20 @@ class HotProtocol(LimitedProtocol):
         lane: Lane,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop, limits=limits, refused=refused, turnstile=turnstile)
+        self._packing = lane.packing
         self._answer = lane.answer
+        self._is_offered_gzip = False
         self._answered_s = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a new connection."""
+        super().connection_made(transport)
+        self._is_offered_gzip = self._packing.is_offered(self.client)
 
     def data_received(self, data: bytes) -> None:
         """Answer a request at once, or let the parser have it."""
         if self._is_free:
-            answer = self._answer(data, self.server_state.default_headers)
+            answer = self._answer(data, self.server_state.default_headers, is_offered_gzip=self._is_offered_gzip)
             if answer is not None:
                 self._answered_s = self.loop.time()
                 if len(answer) == 1:

@@ -1,8 +1,8 @@
 """Finished answers that may be given again: to the same credential, on the same route, for the same bytes.
 
-An answer is kept when it is asked for the second time within a while, so that contexts that come once cost no memory.
-It is given again only from the same configuration and within the slice of time for which it was made. Bounded in
-number and bytes; the oldest goes first.
+The route includes the form: an answer that is kept gzipped is for who takes it so. An answer is kept when it is asked
+for the second time within a while, so that contexts that come once cost no memory. It is given again only from the same
+configuration and within the slice of time for which it was made. Bounded in number and bytes; the oldest goes first.
 """
 
 from relay.serve.served import Answer, Served

@@ -18,6 +18,7 @@ from relay.serve.etags import is_named
 from relay.serve.event_streams import EventStreams
 from relay.serve.guard import request_count
 from relay.serve.kept_answers import KeptAnswers
+from relay.serve.packing import Form, Packing
 from relay.serve.prepared import Prepared
 from relay.serve.request_head import END, LONGEST, Head, Route, parse
 from relay.serve.served import Answer, Served, not_modified
@@ -34,14 +35,18 @@ _NATIVE: Final = {Route.EVALUATE: {"flag", "context"}, Route.BOOTSTRAP: {"contex
 
 
 class Target:
-    """What a request is about beside its body: a key's fingerprint, a route, a flag. And what that opens by now."""
+    """What a request is about beside its body: a key's fingerprint, a route, a flag. And what that opens by now.
 
-    __slots__ = ("expires_ms", "fingerprint", "flag", "route", "seen", "served")
+    `form` is that of the answers; a long one of all flags is `PACKED` then.
+    """
 
-    def __init__(self, key_fingerprint: str, route: Route, flag: str) -> None:
+    __slots__ = ("expires_ms", "fingerprint", "flag", "form", "route", "seen", "served")
+
+    def __init__(self, key_fingerprint: str, route: Route, flag: str, form: Form) -> None:
         self.fingerprint = key_fingerprint
         self.route = route
         self.flag = flag
+        self.form = form
         self.seen: object = None
         self.served: Served | None = None
         self.expires_ms = _NEVER_MS
@@ -70,20 +75,23 @@ class Lane:
         self._settings = settings
         self._counters = counters
         self._streams = EventStreams(services.settings)
-        self._heads: dict[bytes, tuple[Head, Target]] = {}
-        self._targets: dict[tuple[str, Route, str], Target] = {}
+        # With each head the target of who is not offered packed answers, and of who is.
+        self._heads: dict[bytes, tuple[Head, Target, Target]] = {}
+        self._targets: dict[tuple[str, Route, str, Form], Target] = {}
         self._environments: dict[str, _Environment] = {}
         self._kept = KeptAnswers(settings.answers, settings.answer_bytes)
         self._date_headers: object = None
         self._starts = {200: b"", 304: b""}
+        self.packing = Packing(services.settings)
         self._store.subscribe(self._swapped)
 
     def answer(  # noqa: PLR0911 - one per reason to let others decide
-        self, data: bytes, date_headers: Sequence[tuple[bytes, bytes]]
+        self, data: bytes, date_headers: Sequence[tuple[bytes, bytes]], *, is_offered_gzip: bool
     ) -> Sequence[bytes] | None:
         """Return the response to a request that `data` holds whole, in pieces; None: somebody else has to decide.
 
-        `date_headers` are the server's own header fields, another list whenever they change.
+        `date_headers` are the server's own header fields, another list whenever they change; `is_offered_gzip` tells
+        whether who asks may get packed answers.
         """
         end = data.find(END, 0, LONGEST)
         if end < 0:
@@ -92,7 +100,9 @@ class Lane:
         known = self._heads.get(raw_head) or self._read(raw_head)
         if known is None:
             return None
-        head, target = known
+        head, target, offered = known
+        if is_offered_gzip:
+            target = offered
         body = data[end + 4 :]
         if len(body) != head.content_length:
             return None
@@ -106,20 +116,20 @@ class Lane:
             self._begin_with(date_headers)
         kept = self._kept.get((target, body), served, now_ms)
         if kept is not None:
-            return self._again(head, served, kept)
+            return self._again(head, target, served, kept)
         if head.route is Route.SINGLE or head.route is Route.EVALUATE:
             return self._one(target, served, body, now_ms)
         return self._all(head, target, served, body, now_ms)
 
-    def _again(self, head: Head, served: Served, kept: Answer) -> Sequence[bytes]:
+    def _again(self, head: Head, target: Target, served: Served, kept: Answer) -> Sequence[bytes]:
         if kept.etag is None:
             served.prepared.single.count(kept.answers.answers[0])
-            return self._sent(head.route, "cached", "single", kept)
+            return self._sent(target.route, "cached", "single", kept)
         if is_named(kept.etag, head.if_none_match):
-            return self._unchanged(head.route, kept.etag)
+            return self._unchanged(target, kept.etag)
         served.prepared.bulk.repeat(kept.answers)
         served.prepared.bulk.repeat(kept.fixed)
-        return self._sent(head.route, "cached", "bulk", kept)
+        return self._sent(target.route, "cached", "bulk", kept)
 
     def _one(self, target: Target, served: Served, body: bytes, now_ms: int) -> Sequence[bytes] | None:
         asked = self._asked(target, body)
@@ -139,8 +149,11 @@ class Lane:
         context = asked[1]
         etag = served.etag(target.route, target.fingerprint, context, now_ms)
         if is_named(etag, head.if_none_match):
-            return self._unchanged(target.route, etag)
+            return self._unchanged(target, etag)
         answer = served.all(target.route, target.fingerprint, context, now_ms, etag)
+        if target.form is not Form.BARE:
+            is_packed = target.form is Form.PACKED and self.packing.pays(answer.body)
+            answer = served.varied(target.route, answer, is_packed=is_packed)
         served.prepared.bulk.count_all(answer.answers.answers)
         served.prepared.bulk.repeat(answer.fixed)
         self._keep(target, served, body, now_ms, answer)
@@ -175,10 +188,10 @@ class Lane:
             return (b"%b%b%x\r\n\r\n%b" % (self._starts[200], answer.head, next(request_count), body),)
         return b"%b%b%x\r\n\r\n" % (self._starts[200], answer.head, next(request_count)), body
 
-    def _unchanged(self, route: Route, etag: str) -> Sequence[bytes]:
-        self._metrics.requests.add(_CLASSES[route], "304")
-        self._metrics.lane_answers.add(route, "unchanged")
-        return (b"%b%b%x\r\n\r\n" % (self._starts[304], not_modified(etag), next(request_count)),)
+    def _unchanged(self, target: Target, etag: str) -> Sequence[bytes]:
+        self._metrics.requests.add(_CLASSES[target.route], "304")
+        self._metrics.lane_answers.add(target.route, "unchanged")
+        return (b"%b%b%x\r\n\r\n" % (self._starts[304], not_modified(etag, target.form), next(request_count)),)
 
     def _begin_with(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         fields = b"".join(b"%b: %b\r\n" % field for field in headers)
@@ -187,22 +200,22 @@ class Lane:
 
     # --- what is remembered -----------------------------------------------------------------------------------------
 
-    def _read(self, raw: bytes) -> tuple[Head, Target] | None:
+    def _read(self, raw: bytes) -> tuple[Head, Target, Target] | None:
         """Read a head that is not known, and remember it if its key opens something."""
         head = parse(raw, self._limits)
         if head is None or head.raw_key is None or kind_of(head.raw_key) is None:
             return None
-        name = fingerprint(head.raw_key), head.route, head.flag
-        target = self._targets.get(name) or Target(*name)
-        self._look_up(target)
-        if target.served is None:
+        names = [(fingerprint(head.raw_key), head.route, head.flag, form) for form in (Form.BARE, head.form)]
+        targets = {name: self._targets.get(name) or Target(*name) for name in names}
+        self._look_up(targets[names[0]])
+        if targets[names[0]].served is None:
             return None
         if len(self._heads) >= self._settings.heads:
             del self._heads[next(iter(self._heads))]
         if len(self._targets) >= self._settings.heads:
             self._targets.clear()
-        self._targets[name] = target
-        known = self._heads[raw] = head, target
+        self._targets |= targets
+        known = self._heads[raw] = head, targets[names[0]], targets[names[1]]
         return known
 
     def _look_up(self, target: Target) -> None:
@@ -240,7 +253,7 @@ class Lane:
     def _swapped(self, swap: Swap) -> None:
         """Hold nothing of the configuration that was in use until now; a key that is never used again would keep it."""
         self._kept.clear()
-        for target in (*self._targets.values(), *(target for _, target in self._heads.values())):
+        for target in (*self._targets.values(), *(each for _, *both in self._heads.values() for each in both)):
             target.seen = target.served = None
         if swap.before is None:
             return

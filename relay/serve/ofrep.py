@@ -22,6 +22,7 @@ from relay.serve.etags import etag_base, etag_of, is_named
 from relay.serve.event_streams import EventStreams
 from relay.serve.freshness import Hint, hint_of
 from relay.serve.guard import header
+from relay.serve.packing import Packing
 from relay.serve.problems import unavailable
 from relay.serve.query import parameter
 from relay.serve.relevance import is_visible
@@ -46,6 +47,7 @@ class Ofrep:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._streams = EventStreams(services.settings)
+        self._packing = Packing(services.settings)
 
     async def single(self, request: Request) -> Response:
         """Answer `POST /ofrep/v1/evaluate/flags/{key}`; the key is whatever follows, encoded or not."""
@@ -74,7 +76,7 @@ class Ofrep:
         )
         etag = etag_of(base, context, *((grant.fingerprint, slot) if place else ()))
         if is_named(etag, header(request.scope, b"if-none-match")):
-            return Response(status_code=304, headers={"ETag": etag})
+            return self._packing.not_modified(request.scope, etag)
         evaluations = configuration.program.evaluate_all(context, now_ms, client_side_only=grant.client_side_only)
         self._services.ledger.enter(configuration, evaluations, "bulk")
         flags = configuration.environment.flags
@@ -88,7 +90,7 @@ class Ofrep:
         streams = self._streams.member(configuration, place, grant.fingerprint, context, slot)
         if streams:
             body["eventStreams"] = streams
-        return _json(200, body, {"ETag": etag})
+        return self._packing.answer(request.scope, orjson.dumps(body), etag)
 
     async def _asked(self, request: Request) -> tuple[Grant, Configuration, Context]:
         scope, limits = request.scope, self._services.settings.limits
@@ -165,5 +167,5 @@ def _is_public(evaluation: Evaluation, flags: Mapping[str, Flag]) -> bool:
     return is_visible(flags.get(evaluation.blocked_by), client_side_only=True)
 
 
-def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body), status, headers, "application/json")
+def _json(status: int, body: Mapping[str, Any]) -> Response:
+    return Response(orjson.dumps(body), status, media_type="application/json")

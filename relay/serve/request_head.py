@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from relay.serve.packing import Form, takes_gzip
 from relay.settings import Limits
 
 LONGEST: Final = 2_048
@@ -26,7 +27,11 @@ class Route(StrEnum):
     BOOTSTRAP = "bootstrap"
 
 
-READ: Final = frozenset({b"authorization", b"x-api-key", b"if-none-match", b"content-length", b"connection"})
+OF_ALL: Final = frozenset({Route.BULK, Route.BOOTSTRAP})
+"""Those that answer for all flags."""
+READ: Final = frozenset({
+    b"authorization", b"x-api-key", b"if-none-match", b"content-length", b"connection", b"accept-encoding",
+})  # fmt: skip
 """Fields that change the answer and that are understood here."""
 LEFT: Final = frozenset({
     b"transfer-encoding", b"expect", b"upgrade", b"origin", b"x-request-id", b"content-encoding", b"proxy-connection",
@@ -45,13 +50,17 @@ _PATHS: Final = {b"/api/v2/evaluate": Route.EVALUATE, b"/api/v2/bootstrap": Rout
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a head says. `flag` is empty on the routes that name none; the raw key is checked by nobody yet."""
+    """What a head says; the raw key is checked by nobody yet.
+
+    `flag` is empty on the routes that name none. `form` is the answer's for who is offered packed ones.
+    """
 
     route: Route
     flag: str
     content_length: int
     raw_key: str | None
     if_none_match: bytes | None
+    form: Form
 
 
 def parse(raw: bytes, limits: Limits) -> Head | None:
@@ -67,7 +76,11 @@ def parse(raw: bytes, limits: Limits) -> Head | None:
     if _LENGTH.fullmatch(length) is None or int(length) > limits.context_bytes:
         return None
     route = _PATHS.get(found["path"]) or (Route.BULK if found["flag"] is None else Route.SINGLE)
-    return Head(route, (found["flag"] or b"").decode(), int(length), _raw_key(fields), fields.get(b"if-none-match"))
+    flag, named = (found["flag"] or b"").decode(), fields.get(b"if-none-match")
+    form = Form.BARE
+    if route in OF_ALL:
+        form = Form.PACKED if takes_gzip(fields.get(b"accept-encoding")) else Form.PLAIN
+    return Head(route, flag, int(length), _raw_key(fields), named, form)
 
 
 def _fields(lines: list[bytes], limits: Limits) -> dict[bytes, bytes] | None:

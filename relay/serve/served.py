@@ -19,6 +19,7 @@ from relay.serve.etags import EtagBase, etag_base, etag_of
 from relay.serve.event_streams import EventStreams
 from relay.serve.guard import DEFAULT_HEADERS, PROCESS
 from relay.serve.ofrep import describe
+from relay.serve.packing import CODED, VARY, Form, Packer
 from relay.serve.prepared import NOTHING, Pieces, Prepared, Repeated
 from relay.serve.relevance import is_visible
 from relay.serve.request_head import Route
@@ -27,6 +28,9 @@ from relay.sync.configuration import Configuration
 _DEFAULTS: Final = b"".join(b"%b: %b\r\n" % field for field in DEFAULT_HEADERS)
 _LAST: Final = _DEFAULTS + b"x-request-id: %b-" % PROCESS.encode()
 _NEVER_MS: Final = 1 << 63
+_VARY: Final = b"%b: %b\r\n" % (VARY[0].lower().encode(), VARY[1].encode())
+_CODED: Final = b"%b: %b\r\n" % (CODED[0].lower().encode(), CODED[1].encode())
+_OPENINGS: Final = {Route.BULK: b'{"flags":[', Route.BOOTSTRAP: b'{"flags":{'}
 
 
 class Answer:
@@ -39,9 +43,14 @@ class Answer:
     __slots__ = ("answers", "body", "etag", "fixed", "flags", "head")
 
     def __init__(
-        self, body: bytes, answers: Sequence[Evaluation], etag: str | None = None, fixed: Repeated = NOTHING
+        self,
+        body: bytes,
+        answers: Sequence[Evaluation],
+        etag: str | None = None,
+        fixed: Repeated = NOTHING,
+        coded: bytes = b"",
     ) -> None:
-        named = b"" if etag is None else b"etag: %b\r\n" % etag.encode()
+        named = coded if etag is None else b"%betag: %b\r\n" % (coded, etag.encode())
         self.head = b"%bcontent-length: %d\r\ncontent-type: application/json\r\n%b" % (named, len(body), _LAST)
         self.body = body
         self.etag = etag
@@ -50,9 +59,9 @@ class Answer:
         self.flags = len(answers) + len(fixed.answers)
 
 
-def not_modified(etag: str) -> bytes:
+def not_modified(etag: str, form: Form) -> bytes:
     """Return the head of a 304, as `Answer.head` is one of a 200."""
-    return b"etag: %b\r\n%b" % (etag.encode(), _LAST)
+    return b"%betag: %b\r\n%b" % (b"" if form is Form.BARE else _VARY, etag.encode(), _LAST)
 
 
 class Served:
@@ -73,6 +82,7 @@ class Served:
         ).rsplit(b"|", 1)
         self._bases: dict[Route, EtagBase] = {}
         self._firsts: dict[Route, tuple[Sequence[bytes], Repeated]] = {}
+        self._packers: dict[Route, Packer] = {}
         ofrep, audience = partial(_ofrep, client_side_only=client_side_only), client_side_only
         self._one: dict[Route, Pieces[Answer]] = {
             Route.SINGLE: prepared.pieces((Route.SINGLE, audience), partial(_single, write=ofrep)),
@@ -127,11 +137,21 @@ class Served:
         except KeyError:
             moving = self.configuration.program.layout(client_side_only=self.client_side_only).moving
             written = b",".join([*first, *self._written(pieces, moving, found)])
-        if route is Route.BOOTSTRAP:
-            body = b'{"flags":{%b%b' % (written, self._ends[route])
-        else:
-            body = b'{"flags":[%b%b%b}' % (written, self._ends[route], self._heard(fingerprint, context, now_ms))
+        end = b"" if route is Route.BOOTSTRAP else self._heard(fingerprint, context, now_ms) + b"}"
+        body = b"".join((_OPENINGS[route], written, self._ends[route], end))
         return Answer(body, found, etag, fixed)
+
+    def varied(self, route: Route, answer: Answer, *, is_packed: bool) -> Answer:
+        """Return an answer for all flags as who is offered packed ones gets it."""
+        body, coded = (self._pack(route, answer.body), _VARY + _CODED) if is_packed else (answer.body, _VARY)
+        return Answer(body, answer.answers.answers, answer.etag, answer.fixed, coded)
+
+    def _pack(self, route: Route, body: bytes) -> bytes:
+        packer = self._packers.get(route)
+        if packer is None:
+            first, _ = self._firsts[route]
+            packer = self._packers[route] = Packer(b"".join((_OPENINGS[route], *first)))
+        return packer.pack(body)
 
     def look_at(self, now_ms: int) -> None:
         """Know the slice of time around a moment, `since_ms` to `until_ms`, in which time alone changes no value."""

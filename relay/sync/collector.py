@@ -23,7 +23,10 @@ GROWN_BY_MIB = 128
 _NEVER = 1 << 30
 PAGE_BYTES = resource.getpagesize()
 _MANY_OBJECTS = 1_000
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; other libraries have none and need none
+# glibc's; other libraries have none and need none.
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_MALLOPT = getattr(ctypes.CDLL(None), "mallopt", None)
+_M_ARENA_MAX = -8
 
 
 def size_of(message: Snapshot | ChangeSet) -> int:
@@ -34,7 +37,10 @@ def size_of(message: Snapshot | ChangeSet) -> int:
 
 
 def own_collector() -> None:
-    """Take over from the interpreter's defaults, and leave out what was loaded until now. Call once, at start."""
+    """Take over from the interpreter's defaults, and leave out what was loaded until now. Call once, before threads."""
+    if _MALLOPT is not None:
+        # An arena for each thread is for threads that allocate at once, which Python's do not.
+        _MALLOPT(_M_ARENA_MAX, 1)
     gc.set_threshold(*YOUNG, _NEVER)
     gc.collect()
     gc.freeze()

@@ -89,12 +89,12 @@ async def make_flags(pair: Pair) -> None:
 class FileNginx(Nginx):
     """nginx that sends the answer as a file, also to a POST; its configuration takes no text of that length."""
 
-    def __init__(self, directory: Path, answer: bytes, path: str) -> None:
+    def __init__(self, directory: Path, answer: bytes, path: str, more: str = "") -> None:
         file = directory / "www" / path.lstrip("/")
         file.parent.mkdir(parents=True)
         file.write_bytes(answer)
         super().__init__(
-            directory, b"unused", f"root {directory}/www; open_file_cache max=10; error_page 405 =200 $uri;"
+            directory, b"unused", f"root {directory}/www; open_file_cache max=10; error_page 405 =200 $uri; {more}"
         )
 
 

@@ -12,6 +12,7 @@ from relay.engine.node import InvalidConfig
 from relay.engine.parse import parse_flag, parse_segment
 from relay.protocol.hashing import canonical
 from relay.protocol.keys import Kind
+from relay.settings import Serve
 from tests.engine.configurations import contexts, flags, names, segments
 from tests.relay.objects import Json
 from tests.relay.two_ways import two_ways
@@ -40,14 +41,14 @@ def written(context: Any) -> bytes | None:
     st.dictionaries(names, flags, min_size=1, max_size=3),
     st.dictionaries(names, segments, max_size=2),
     st.lists(contexts, min_size=1, max_size=3),
-    st.sampled_from([Kind.SERVER, Kind.CLIENT]),
+    st.tuples(st.sampled_from([Kind.SERVER, Kind.CLIENT]), st.booleans()),
     st.dictionaries(names, flags, max_size=2),
 )
 def test_every_answer_is_the_routes(
     flag_objects: dict[str, Json],
     segment_objects: dict[str, Json],
     asked: list[Json],
-    kind: Kind,
+    kind_and_packed: tuple[Kind, bool],
     changed_objects: dict[str, Json],
 ) -> None:
     """One flag and all flags, on both protocols, new and again, before and after a change; with the same counts."""
@@ -55,8 +56,11 @@ def test_every_answer_is_the_routes(
     bodies = [raw for raw in map(written, asked) if raw is not None]
     assume(held and bodies)
 
+    kind, is_packed = kind_and_packed
+
     async def play() -> None:
-        both = two_ways()
+        both = two_ways(settings=Serve(compress_from_bytes=1, compress_loopback=is_packed))
+        headers = [("Accept-Encoding", "gzip")]
         for each, way in zip((held, held), both.ways, strict=True):
             way.world.snapshot(each, segments=usable(segment_objects, parse_segment), revision=2)
         for revision in range(2):
@@ -64,7 +68,7 @@ def test_every_answer_is_the_routes(
                 body = b'{"context":' + raw + b"}"
                 for path in (*PATHS, *(f"{PATHS[0]}/{key}" for key in held)):
                     for _ in range(2 + revision):
-                        await both.same(both.request(path, body, kind=kind))
+                        await both.same(both.request(path, body, kind=kind, headers=headers))
                 for key in held:
                     native = b'{"flag":' + orjson.dumps(key) + b',"context":' + raw + b"}"
                     await both.same(both.request("/api/v2/evaluate", native, kind=kind))

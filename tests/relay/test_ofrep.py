@@ -148,10 +148,10 @@ async def test_the_bulk_etag_holds_until_something_it_depends_on_changes(world: 
     assert (await world.call("POST", BULK, {"context": {"a": 1, "b": 2}}, headers=named)).status == 200
 
 
-@pytest.mark.parametrize("form", ["W/{}", '"other", {}', '"x",W/{} , "y"', "*"])
+@pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', '"x",W/{} , "y"', "*"])
 async def test_if_none_match_may_be_a_list_or_weak(world: World, form: str) -> None:
-    """Every form of If-None-Match that names the ETag is answered 304."""
-    etag = (await world.call("POST", BULK, {"context": {}})).headers["etag"]
+    """Every form of If-None-Match that names the ETag is answered 304, also one that took it for a strong one."""
+    etag = (await world.call("POST", BULK, {"context": {}})).headers["etag"].removeprefix("W/")
     assert (await world.call("POST", BULK, {"context": {}}, headers={"if-none-match": form.format(etag)})).status == 304
     assert (await world.call("POST", BULK, {"context": {}}, headers={"if-none-match": '"no"'})).status == 200
 

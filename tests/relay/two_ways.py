@@ -1,11 +1,13 @@
 """The same environment served twice: once with the hot lane, once with the app alone; and what tells them apart.
 
 Both get the same bytes, in memory or through a socket. Their answers are compared as parsed: status, header fields in
-their order, body. The values of the date and of the request id are masked, for no two answers share them.
+their order, body. The values of the date and of the request id are masked, for no two answers share them; a gzipped
+body is compared as what it holds.
 """
 
 import asyncio
 import contextlib
+import gzip
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -83,6 +85,9 @@ def answers_in(raw: bytes) -> tuple[list[Answer], bytes]:
         if b'"request_id":"' in body:
             differing.add("content-length")  # the ids need not be of one length
             body = orjson.dumps({name: value for name, value in orjson.loads(body).items() if name != "request_id"})
+        if ("content-encoding", "gzip") in pairs:
+            body = gzip.decompress(body)
+            differing.add("content-length")
         masked = tuple((name, "…" if name in differing else value) for name, value in pairs)
         found.append(Answer(int(line.split()[1]), masked, body))
         raw = rest[length:]
@@ -92,8 +97,9 @@ def answers_in(raw: bytes) -> tuple[list[Answer], bytes]:
 class Transport(asyncio.Transport):
     """A connection's other end, in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: str = "127.0.0.1") -> None:
         super().__init__()
+        self.peer = peer
         self.written = b""
         self.writes = 0
         self.closed = False
@@ -127,7 +133,7 @@ class Transport(asyncio.Transport):
         self.closed = True
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 1) if name in {"peername", "sockname"} else default
+        return {"peername": (self.peer, 1), "sockname": ("127.0.0.1", 1)}.get(name, default)
 
 
 class Sink:
@@ -154,6 +160,7 @@ class Way:
         self.lane = lane
         self.counters = counters
         self.sink = sink
+        self.peer = "127.0.0.1"
         self.state = ServerState()
         self.state.default_headers = DATE
         self._config = uvicorn.Config(world.app, lifespan="off", log_config=None, access_log=False)
@@ -168,7 +175,7 @@ class Way:
             if self.lane is None
             else HotProtocol(config, self.state, {}, loop, lane=self.lane, **common)
         )
-        return Line(protocol)
+        return Line(protocol, self.peer)
 
     async def counted(self) -> Counter[Row]:
         """Return what was counted until now, by row without its minute."""
@@ -196,9 +203,9 @@ class Way:
 class Line:
     """One connection in memory."""
 
-    def __init__(self, protocol: LimitedProtocol) -> None:
+    def __init__(self, protocol: LimitedProtocol, peer: str) -> None:
         self.protocol = protocol
-        self.transport = Transport()
+        self.transport = Transport(peer)
         protocol.connection_made(self.transport)
 
     async def send(self, *segments: bytes) -> None:
@@ -230,6 +237,11 @@ class TwoWays:
     @property
     def ways(self) -> tuple[Way, Way]:
         return self.hot, self.plain
+
+    def come_from(self, peer: str) -> None:
+        """Let all connections to come be from this address."""
+        for way in self.ways:
+            way.peer = peer
 
     def key(self, kind: Kind = Kind.SERVER) -> str:
         return self.hot.world.keys[kind]
@@ -321,9 +333,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def served(way: Way) -> AsyncIterator[HttpServer]:
+async def served(way: Way, host: str = "127.0.0.1") -> AsyncIterator[HttpServer]:
     """Serve one way on a real socket."""
-    listener = listen("127.0.0.1", 0, 16, "relay.serve.port")
+    listener = listen(host, 0, 16, "relay.serve.port")
     refused = way.world.metrics.refused_connections
     server = HttpServer(way.world.app, listener, way.world.settings, refused, way.lane)
     await server.start()

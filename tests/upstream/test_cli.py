@@ -227,7 +227,7 @@ def test_services_are_given_what_must_fit_together(tmp_path: Path) -> None:
     flags = dict(zip(relay.arguments[1::2], relay.arguments[2::2], strict=True))
     assert flags == {
         "--port": "2", "--admin-port": "3", "--data-dir": str(tmp_path / "relay"),
-        "--upstream-url": "http://127.0.0.1:1", "--upstream-key-file": str(tmp_path / "relay.key"),
+        "--workers": "1", "--upstream-url": "http://127.0.0.1:1", "--upstream-key-file": str(tmp_path / "relay.key"),
     }  # fmt: skip
     assert (upstream.probe, relay.probe) == (("127.0.0.1", 1, "/livez"), ("127.0.0.1", 3, "/readyz"))
     assert relay.environ == {"HALYARD_RELAY_LOG__FORMAT": "human"}

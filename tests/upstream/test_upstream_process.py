@@ -74,10 +74,10 @@ class World:
 
 
 @asynccontextmanager
-async def world(path: Path, metrics: Metrics | None = None) -> AsyncIterator[World]:
+async def world(path: Path, metrics: Metrics | None = None, serve: UpstreamServe | None = None) -> AsyncIterator[World]:
     """Start an upstream with the demo project; stops it as Ctrl-C would."""
     chosen = UpstreamSettings(
-        serve=UpstreamServe(port=0), data=Data(dir=path / "upstream"), metrics=metrics or Metrics()
+        serve=serve or UpstreamServe(port=0), data=Data(dir=path / "upstream"), metrics=metrics or Metrics()
     )
     clock = SystemClock()
     with data_dir.taken(chosen.data.dir), closing(data_dir.open_stored(chosen, clock)) as database:
@@ -139,6 +139,21 @@ async def test_probes_metrics_and_methods(tmp_path: Path) -> None:
             status, body = await found.call(method, found.url + path)
             assert (status, body["code"]) == (405, "method_not_allowed")
         assert (await found.call("GET", f"{found.url}/nowhere"))[0] == 404
+
+
+async def test_evaluations_of_all_flags_are_gzipped_as_its_settings_say(tmp_path: Path) -> None:
+    """The upstream's own plane is the relay's; answers about management stay as they are."""
+    serve = UpstreamServe(port=0, compress_from_bytes=1, compress_loopback=True)
+    async with world(tmp_path, serve=serve) as found:
+        for path in ("/ofrep/v1/evaluate/flags", "/api/v2/bootstrap"):
+            headers = {"Authorization": f"Bearer {found.demo.server_key}"}
+            async with found.session.post(found.url + path, headers=headers, json={"context": {}}) as answer:
+                assert (answer.headers["Content-Encoding"], answer.headers["Vary"]) == ("gzip", "Accept-Encoding")
+                assert found.demo.flag in await answer.text()
+        headers = {"Authorization": f"Bearer {found.demo.token}"}
+        async with found.session.get(f"{found.url}/api/v2/auth/me", headers=headers) as answer:
+            assert answer.status == 200
+            assert "Content-Encoding" not in answer.headers
 
 
 async def test_status_names_no_environment_to_strangers(tmp_path: Path) -> None:
