@@ -23,6 +23,7 @@ COMPILED_AT_MOST: Final = 8
 """Flags that are compiled for being asked for together; each takes a fraction of a millisecond, mostly."""
 _CHEAPER_TOGETHER: Final = 32
 """How many flags of all that are compiled cost as little as one that is interpreted, and rather more."""
+_CHUNKS_PER_STEP: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +88,14 @@ class Program:
         self, context: dict[str, Any], now_ms: int, *, client_side_only: bool = False
     ) -> list[Evaluation]:
         """Evaluate the flags whose answer the context or time may change, in the order of `layout().moving`."""
-        run = _Run(self, context, now_ms)
-        unit, raw = run.unit, run.raw
+        return self._answers(self._chunks(client_side_only=client_side_only), _Run(self, context, now_ms))
+
+    def _answers(self, chunks: Sequence[Chunk], run: "_Run") -> list[Evaluation]:
+        """Evaluate what moves in some chunks."""
+        context, now_ms, unit, raw = run.context, run.now_ms, run.unit, run.raw
         reference: Run | None = None
         answers: list[Evaluation] = []
-        for chunk in self._chunks(client_side_only=client_side_only):
+        for chunk in chunks:
             try:
                 if chunk.function is None:
                     reference = reference or Run(self.environment, context, now_ms)
@@ -103,13 +107,39 @@ class Program:
         run.end()
         return answers
 
+    def evaluate_all_steps(
+        self, context: dict[str, Any], now_ms: int, *, client_side_only: bool = False
+    ) -> Generator[None, None, dict[str, Evaluation]]:
+        """Do what `evaluate_all` does, pausing (`yield`) after every few chunks."""
+        layout = self.layout(client_side_only=client_side_only)
+        chunks = self._chunks(client_side_only=client_side_only)
+        run, moving = _Run(self, context, now_ms), list[Evaluation]()
+        yield
+        for start in range(0, len(chunks), _CHUNKS_PER_STEP):
+            moving += self._answers(chunks[start : start + _CHUNKS_PER_STEP], run)
+            yield
+        return {**layout.fixed, **dict(zip(layout.moving, moving, strict=True))}
+
+    def evaluate_some_steps(
+        self, flag_keys: Collection[str], context: dict[str, Any], now_ms: int
+    ) -> Generator[None, None, dict[str, Evaluation]]:
+        """Do what `evaluate_some` does, pausing (`yield`) where it is much."""
+        if not self._are_many(flag_keys):
+            return self.evaluate_some(flag_keys, context, now_ms)
+        answers = yield from self.evaluate_all_steps(context, now_ms)
+        yield
+        return {key: answers[key] for key in flag_keys}
+
     def evaluate_some(self, flag_keys: Collection[str], context: Any, now_ms: int) -> dict[str, Evaluation]:
         """Evaluate some flags that exist: a few each alone, many together with all others, which costs far less."""
-        if len(flag_keys) > max(COMPILED_AT_MOST, len(self.environment.flags) // _CHEAPER_TOGETHER):
+        if self._are_many(flag_keys):
             answers = self.evaluate_all(context, now_ms)
             return {key: answers[key] for key in flag_keys}
         may_compile = len(flag_keys) <= COMPILED_AT_MOST
         return {key: self.evaluate(key, context, now_ms, may_compile=may_compile) for key in flag_keys}
+
+    def _are_many(self, flag_keys: Collection[str]) -> bool:
+        return len(flag_keys) > max(COMPILED_AT_MOST, len(self.environment.flags) // _CHEAPER_TOGETHER)
 
     def layout(self, *, client_side_only: bool = False) -> Layout:
         """Return which flags answer everybody alike, worked out when that is first asked for."""

@@ -31,6 +31,7 @@ from relay.serve.telling import tell
 from relay.serve.update import Update
 from relay.serve.waiting import Arrivals
 from relay.settings import Streams as StreamSettings
+from relay.sync.slices import in_slices
 from relay.sync.store import Store, Swap
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Broadcast:
         self._expire_now = False
         self._change_due_ms: dict[str, int | None] = {}
         self._news = asyncio.Event()
+        self._preparing = asyncio.Lock()
         self._unsubscribe = store.subscribe(self._on_swap)
         metrics.streams_open.read_from(lambda: {(kind,): n for kind, n in self.counts().items()})
 
@@ -99,6 +101,7 @@ class Broadcast:
             holding.limit_send_buffer(self._settings.send_buffer_bytes)
             holding.end_with_connection()
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            await self._prepare_first(stream)
             connection = holding.hold(stream, self)
         except ConnectionError:
             self.on_lost(stream)
@@ -114,6 +117,7 @@ class Broadcast:
             connection = connection_of(scope)
             connection.limit_send_buffer(self._settings.send_buffer_bytes)
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            await self._prepare_first(stream)
             stream.open(Outlet(send, connection, partial(self.on_blocked, stream, 0), partial(self.on_ready, stream)))
             await until_disconnected(receive)
         except asyncio.CancelledError:
@@ -122,6 +126,16 @@ class Broadcast:
                 raise
         finally:
             self.on_lost(stream)
+
+    async def _prepare_first(self, stream: Stream) -> None:
+        """Do the work of a long first frame in slices; call when the stream is registered, so that it misses nothing.
+
+        One stream after the other: of many that did this at once, each would take a slice of every turn of the loop.
+        """
+        steps = stream.prepare_first()
+        if steps is not None:
+            async with self._preparing:
+                await in_slices(steps)
 
     def flush_later(self, stream: Stream, delay_s: float) -> None:
         """Let a stream send what it owes after a while, in place of at once."""
@@ -234,6 +248,7 @@ class Broadcast:
         try:
             for slice_ in slices(streams):
                 written += await tell(slice_, update, self._clock.monotonic(), postponed, self._fail)
+            await in_slices(update.settle_steps())
         finally:
             # They have taken note of the change already, so a second pass would leave them out.
             self._spread(postponed)

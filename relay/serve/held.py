@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Iterable, MutableSet
+from collections.abc import MutableSet, Sequence
 from typing import Any, Final, Protocol
 
 from relay.serve.guard import Scope
@@ -177,21 +177,28 @@ Offer = tuple[HeldConnection, int, bytes]
 """A connection that is open and not blocked, its descriptor, and bytes to be written to it in the same turn."""
 
 
-def write_each(offers: Iterable[Offer]) -> None:
+def write_each(offers: Sequence[Offer]) -> None:
     """Write to many connections, with nothing in between but the system calls.
 
     The transport of a connection that is not blocked holds nothing back and would make the same call, at twice the
     price; it gets what the kernel does not take, and finds the same error where there is one. A descriptor is valid
     for as long as `connection_lost` has not been called.
     """
-    write = os.write
-    for connection, descriptor, frame in offers:
+    if not offers:
+        return
+    # Apart, so that the connections themselves stay untouched: each system call empties the processor's caches.
+    connections, descriptors, frames = zip(*offers, strict=True)
+    writing = map(os.write, descriptors, frames)
+    written: list[int] = []
+    while len(written) < len(offers):
         try:
-            sent = write(descriptor, frame)
+            for taken in writing:
+                written.append(taken)  # noqa: PERF402 - what was written before an error has to be known
         except OSError:
-            sent = 0
-        if sent != len(frame):
-            connection.write(frame[sent:])
+            written.append(0)
+    for connection, frame, taken in zip(connections, frames, written, strict=True):
+        if taken != len(frame):
+            connection.write(frame[taken:])
 
 
 class Holding(Protocol):

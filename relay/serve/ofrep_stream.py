@@ -9,6 +9,7 @@ what that fetch changed. So one that comes back with an expired URL and has miss
 ever, in a stream that ends with this message; when it returns from there it has missed nothing and gets its 401.
 """
 
+from collections.abc import Generator
 from functools import lru_cache
 from typing import ClassVar, Final
 
@@ -64,13 +65,19 @@ class OfrepStream(Stream):
         self._seen_ms = clock.wall_ms()
         self._must_ask = not is_current
 
+    def prepare(self, update: Update) -> Generator[None, None, object] | None:
+        """Return the steps in which many flags are evaluated before `take` is called."""
+        if self._must_ask or self._context is None:
+            return None
+        return update.prepare(self._configuration, self.grant, self._seen_ms, self._context)
+
     def take(self, update: Update) -> bool:
         """Find out whether the client would be answered otherwise now."""
         seen, self._configuration = self._configuration, update.after
         seen_ms, self._seen_ms = self._seen_ms, update.now_ms
         if self._must_ask or self.is_over:
             return False
-        view = update.view(seen, self.grant)
+        view = update.view(seen, self.grant, seen_ms)
         if self._context is None:  # it was too large for the token
             self._must_ask = view.may_concern
         else:

@@ -3,12 +3,13 @@
 Pure. Asked once per change, and costs what the change costs; `relay.serve.update` then asks for each client.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import orjson
 
 from relay.engine.model import Environment, Evaluation, Flag, Segment
+from relay.engine.steps import finished
 
 
 def touched_flags(before: Environment, after: Environment) -> frozenset[str]:
@@ -17,23 +18,26 @@ def touched_flags(before: Environment, after: Environment) -> frozenset[str]:
     These are the flags that changed, those with a rule on a segment that changed, those that share an exclusion group
     with one of them, and those that have one of them as a prerequisite, over any number of steps.
     """
+    return finished(touched_steps(before, after))
+
+
+def touched_steps(before: Environment, after: Environment) -> Generator[None, None, frozenset[str]]:
+    """Do what `touched_flags` does, pausing (`yield`) between two looks at all flags."""
     if before is after:
         return frozenset()
     touched = _differing(before.flags, after.flags)
+    yield
     if before.segments is not after.segments:
         segments = _segments_around(_differing(before.segments, after.segments), (before, after))
-        touched |= {
-            key
-            for environment in (before, after)
-            for key, named in environment.segmented.items()
-            if not segments.isdisjoint(named)
-        }
-    return _with_dependents(touched, (before, after))
+        for environment in (before, after):
+            touched |= {key for key, named in environment.segmented.items() if not segments.isdisjoint(named)}
+            yield
+    return (yield from _with_dependents(touched, (before, after)))
 
 
 def timed_flags(environment: Environment) -> frozenset[str]:
     """Return every flag whose evaluation may change merely because time passes."""
-    return _with_dependents(set(environment.ramps), (environment,)) if environment.ramps else frozenset()
+    return finished(_with_dependents(set(environment.ramps), (environment,)))
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
@@ -51,11 +55,12 @@ def _segments_around(changed: set[str], environments: tuple[Environment, ...]) -
     return changed
 
 
-def _with_dependents(touched: set[str], environments: tuple[Environment, ...]) -> frozenset[str]:
+def _with_dependents(touched: set[str], environments: tuple[Environment, ...]) -> Generator[None, None, frozenset[str]]:
     members = [group for environment in environments for group in environment.groups.values()]
     chained = [item for environment in environments for item in environment.chained.items()]
     while True:
         more = {key for key, needed in chained if not touched.isdisjoint(needed)}
+        yield
         more = more.union(*(group for group in members if not touched.isdisjoint(group))) - touched
         if not more:
             return frozenset(touched)

@@ -6,6 +6,7 @@ when. Never waits: `relay.serve.outlet` does what has to be done later.
 """
 
 import random
+from collections.abc import Generator
 from functools import lru_cache
 from typing import ClassVar
 
@@ -56,6 +57,14 @@ class Stream:
     def take(self, update: Update) -> bool:
         """Take note of a new configuration, or of time having passed. Return whether the client is concerned."""
         raise NotImplementedError
+
+    def prepare_first(self) -> Generator[None, None, object] | None:
+        """Return the steps of what can be done for the first frame before `open` is called; None for nothing."""
+        return None
+
+    def prepare(self, update: Update) -> Generator[None, None, object] | None:  # noqa: ARG002 - for those who have much to do
+        """Return the steps of what can be done for a new configuration before `take` is called; None for nothing."""
+        return None
 
     def covered_by(self, grant: Grant) -> frozenset[str]:
         """Return the environments that this stream is about under a renewed grant; none means that it must end."""

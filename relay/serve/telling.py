@@ -13,6 +13,7 @@ from typing import Final
 from relay.serve.held import Offer, write_each
 from relay.serve.stream import Stream
 from relay.serve.update import Update
+from relay.sync.slices import in_slices
 
 _TURN_S: Final = 0.005
 """How long requests may have to wait; what is evaluated for one client may be a thousand flags."""
@@ -36,6 +37,13 @@ async def tell(
     started_s = perf_counter()
     for number, stream in enumerate(streams):
         try:
+            if stream.is_over:
+                continue
+            if (steps := stream.prepare(update)) is not None:
+                write_each(offers)
+                offers = []
+                await in_slices(steps)
+                started_s = perf_counter()
             if stream.is_over or not stream.take(update):
                 continue
             told += 1

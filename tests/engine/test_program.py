@@ -19,6 +19,7 @@ from relay.engine.model import AnyOf, Not, Reason, UnknownOperator
 from relay.engine.parse import parse_flag
 from relay.engine.program import COMPILED_AT_MOST, Program, build, compile_steps
 from relay.engine.source import MAX_PARTS, MAX_RULES, Source, is_compilable
+from relay.engine.steps import finished
 from tests.engine.build import HALF, OFF, ON, clause, environment, flag, rule, ruled, segment
 from tests.engine.configurations import contexts, flags, json_values, names, segments
 from tests.engine.scale import at_scale
@@ -38,6 +39,9 @@ def assert_equal(program: Program, context: Any, now_ms: int) -> None:
         for _ in range(2):
             found = program.evaluate_all(context, now_ms, client_side_only=client_side_only)
             assert found == wanted
+            if isinstance(context, dict):
+                in_steps = finished(program.evaluate_all_steps(context, now_ms, client_side_only=client_side_only))
+                assert list(in_steps.items()) == list(found.items())
             assert {key: type(answer.value) for key, answer in found.items()} == {
                 key: type(answer.value) for key, answer in wanted.items()
             }

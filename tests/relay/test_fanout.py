@@ -15,10 +15,11 @@ from relay.serve import client_stream
 from relay.serve.client_stream import ClientStream
 from relay.serve.kept_context import KeptContext
 from relay.serve.ofrep_stream import OfrepStream
+from relay.serve.outcome import Owed
 from relay.serve.outlet import Outlet
 from relay.serve.relevance import same_answer
 from relay.serve.stream import Stream
-from relay.serve.update import Owed, Update
+from relay.serve.update import Update
 from relay.settings import Serve, Streams
 from tests.clocks import FakeClock, settle
 from tests.relay.objects import SPLIT, equals, flag, ramp, rule
@@ -146,6 +147,20 @@ async def test_a_change_for_everybody_is_evaluated_and_encoded_once(
         assert world.metrics.evaluations.value("stream") == FEWER * 2
 
 
+async def test_a_ramp_that_took_no_step_costs_a_change_nothing(world: World, evaluated: Counter[str]) -> None:
+    """What only time can change is evaluated when time has come to a step, and then for every client."""
+    world.commit({"slow": flag(fallthrough=ramp(world.clock.wall_ms(), every_s=60))})
+    crowd = mixed(world, FEWER)
+    async with world.running():
+        world.commit({"beta": flag(enabled=False)})
+        await settle(100)
+        assert len(crowd.told) == FEWER
+        assert evaluated == {"beta": 2}
+        await world.fake.advance(61)
+        await settle(200)
+        assert evaluated["slow"] >= 2 * FEWER
+
+
 async def test_a_split_is_evaluated_for_each_and_encoded_for_each_answer(
     world: World, evaluated: Counter[str], encoded: list[str]
 ) -> None:
@@ -263,7 +278,7 @@ def test_shared_outcomes_are_what_each_client_would_be_told_alone(
     update = Update(now, 1_000_000 + later_s * 1_000)
     for number, context in enumerate(asked * 2):
         seen_ms = 1_000_000 + number % 3 * 60_000
-        told = update.view(seen, grant).outcome(seen_ms, KeptContext(context, 8_192))
+        told = update.view(seen, grant, seen_ms).outcome(seen_ms, KeptContext(context, 8_192))
         dirty: set[str] = set()
         gone: set[str] = set()
         for key in before.keys() | after.keys():
