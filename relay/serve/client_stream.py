@@ -105,7 +105,7 @@ class ClientStream(Stream):
     def offer(self, now_s: float) -> Offer | None:
         """Return all that the client lacks: one frame always tells it."""
         outlet = self._outlet
-        if type(outlet) is not HeldConnection or self._farewell is not None:
+        if type(outlet) is not HeldConnection or not outlet.is_chunked or self._farewell is not None:
             return super().offer(now_s)
         if outlet.is_blocked or not outlet.is_open:
             return None

@@ -2,15 +2,16 @@
 
 An open ASGI request costs a task, a scope, a parser and a dozen closures, which is most of what ten thousand silent
 streams would take. So once a stream's head is sent, `relay.serve.http_limits` puts this in the place of its protocol,
-and all that was the request's is freed. The answer has no length: it ends with the connection, and whether it ended as
-it should is told by the stream's own last event. What a client still sends is read and dropped, up to a limit.
+and all that was the request's is freed. The answer comes in chunks, as a reader that knows neither chunks nor a length
+waits until its own buffer is full; that is done here, once for bytes that many clients get. The connection ends with
+the answer. What a client still sends is read and dropped, up to a limit.
 """
 
 import asyncio
 import os
 import socket
 import struct
-from collections.abc import MutableSet, Sequence
+from collections.abc import Iterable, Iterator, MutableSet, Sequence
 from typing import Any, Final, Protocol
 
 from relay.serve.guard import Scope
@@ -19,6 +20,7 @@ from relay.serve.turnstile import Turnstile
 HOLDING: Final = "halyard.holding"
 # Nobody has anything to say behind a request for a stream; who goes on all the same is no client of ours.
 _IGNORED_BYTES: Final = 64 << 10
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -68,20 +70,23 @@ class HeldConnection(asyncio.Protocol):
     """What a stream writes to, see `relay.serve.outlet.Outlet`; and the connection's protocol from now on."""
 
     __slots__ = (
-        "_connections", "_holder", "_ignored_bytes", "_stream", "_turnstile", "descriptor", "is_blocked", "is_open",
-        "transport",
+        "_connections", "_holder", "_ignored_bytes", "_stream", "_turnstile", "descriptor", "is_blocked", "is_chunked",
+        "is_open", "transport",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per thing that it speaks to
         self,
         transport: asyncio.Transport,
         connections: MutableSet[Any],
         turnstile: Turnstile,
         stream: object,
         holder: Holder,
+        *,
+        is_chunked: bool,
     ) -> None:
         self.transport: asyncio.Transport = transport
         self.descriptor: int = transport.get_extra_info("socket").fileno()
+        self.is_chunked = is_chunked
         self.is_open = True
         self.is_blocked = False
         self._connections = connections
@@ -100,9 +105,11 @@ class HeldConnection(asyncio.Protocol):
     def write(self, body: bytes, *, is_last: bool = False) -> None:
         """Send bytes. Only on a connection that is open and not blocked."""
         if body:
-            self.transport.write(body)
+            self.transport.write(chunk_of(body) if self.is_chunked else body)
         if is_last:
             self.is_open = False
+            if self.is_chunked:
+                self.transport.write(_LAST_CHUNK)
             self.transport.close()
 
     @property
@@ -174,7 +181,21 @@ class HeldConnection(asyncio.Protocol):
 
 
 Offer = tuple[HeldConnection, int, bytes]
-"""A connection that is open and not blocked, its descriptor, and bytes to be written to it in the same turn."""
+"""A connection that takes chunks, open and not blocked, its descriptor, and bytes for it to be written in this turn."""
+
+
+def chunk_of(body: bytes) -> bytes:
+    """Return bytes as one chunk of an answer (RFC 9112, 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def _chunks_of(bodies: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield each as a chunk; whoever is told the same thing as the one before gets the same bytes."""
+    last, chunk = b"", b""
+    for body in bodies:
+        if body is not last:
+            last, chunk = body, chunk_of(body)
+        yield chunk
 
 
 def write_each(offers: Sequence[Offer]) -> None:
@@ -188,7 +209,8 @@ def write_each(offers: Sequence[Offer]) -> None:
         return
     # Apart, so that the connections themselves stay untouched: each system call empties the processor's caches.
     connections, descriptors, frames = zip(*offers, strict=True)
-    writing = map(os.write, descriptors, frames)
+    chunks = list(_chunks_of(frames))
+    writing = map(os.write, descriptors, chunks)
     written: list[int] = []
     while len(written) < len(offers):
         try:
@@ -196,9 +218,9 @@ def write_each(offers: Sequence[Offer]) -> None:
                 written.append(taken)  # noqa: PERF402 - what was written before an error has to be known
         except OSError:
             written.append(0)
-    for connection, frame, taken in zip(connections, frames, written, strict=True):
-        if taken != len(frame):
-            connection.write(frame[taken:])
+    for connection, chunk, taken in zip(connections, chunks, written, strict=True):
+        if taken != len(chunk):
+            connection.transport.write(chunk[taken:])
 
 
 class Holding(Protocol):
@@ -209,7 +231,7 @@ class Holding(Protocol):
         ...
 
     def end_with_connection(self) -> None:
-        """Let the answer be of no announced length. Call before its head is sent."""
+        """Let the connection end with the answer. Call before its head is sent."""
         ...
 
     def hold(self, stream: object, holder: Holder) -> HeldConnection:

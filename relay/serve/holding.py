@@ -79,9 +79,9 @@ class HoldingProtocol(HttpToolsProtocol):
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
 
     def end_with_connection(self) -> None:
-        """Answer the current request without a length, up to the end of the connection."""
+        """Let the connection end with the answer to the current request, which comes in chunks if it can."""
         if self._answering is not None:
-            self._answering.chunked_encoding = False
+            self._answering.chunked_encoding = None if _takes_chunks(self._answering) else False
             self._answering.keep_alive = False
 
     def hold(self, stream: object, holder: Holder) -> HeldConnection:
@@ -97,7 +97,9 @@ class HoldingProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         self.pipeline.clear()
         self.flow.resume_reading()
-        held = HeldConnection(self.transport, self.connections, self._turnstile, stream, holder)
+        held = HeldConnection(
+            self.transport, self.connections, self._turnstile, stream, holder, is_chunked=_takes_chunks(cycle)
+        )
         self.connections.discard(self)
         self.connections.add(cast("Any", held))
         self.transport.set_protocol(held)
@@ -109,3 +111,7 @@ class HoldingProtocol(HttpToolsProtocol):
         # The parser holds on to this object by its callbacks.
         self.parser = self.cycle = None  # type: ignore[assignment]
         return held
+
+
+def _takes_chunks(cycle: RequestResponseCycle) -> bool:
+    return cycle.scope["http_version"] != "1.0"

@@ -20,6 +20,7 @@ YOUNG = (2_000, 4)
 """Thresholds of the two young generations: a walk of all that is young takes a millisecond or two."""
 FROZEN_EVERY_S = 5.0
 GROWN_BY_MIB = 128
+"""Beside doubling: how much larger than at the last walk the process must be for the next one."""
 _NEVER = 1 << 30
 PAGE_BYTES = resource.getpagesize()
 _MANY_OBJECTS = 1_000
@@ -54,7 +55,7 @@ async def keep_collected(sleep: Callable[[float], Awaitable[None]]) -> None:
         gc.collect(1)  # or circles among the youngest would be frozen as well
         gc.freeze()
         # Not the number of frozen objects, as counting them means walking them.
-        if _resident_mib() > walked_at_mib + GROWN_BY_MIB:
+        if _resident_mib() > 2 * walked_at_mib + GROWN_BY_MIB:
             gc.unfreeze()
             gc.collect()
             gc.freeze()

@@ -56,7 +56,7 @@ async def test_old_circles_are_found_once_memory_has_grown(monkeypatch: pytest.M
         del old
         await clock.advance(FROZEN_EVERY_S)
         assert freed == [1], "frozen while it was in use"
-        size_mib[0] += GROWN_BY_MIB + 1
+        size_mib[0] += size_mib[0] + GROWN_BY_MIB + 1
         await clock.advance(FROZEN_EVERY_S)
         assert freed == [1, 1]
     finally:

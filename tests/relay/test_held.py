@@ -29,14 +29,34 @@ PATH = f"/api/v2/client/stream?context={context_parameter()}"
 DEADLINE_S = 5.0
 
 
+def unchunked(raw: bytes) -> tuple[bytes, bool]:
+    """Return what stands in the whole chunks of an answer, and whether the last one has come."""
+    body = b""
+    while (end := raw.find(b"\r\n")) > 0:
+        size = int(raw[:end], 16)
+        chunk, raw = raw[end + 2 : end + 2 + size], raw[end + 2 + size :]
+        if not raw.startswith(b"\r\n"):
+            break
+        if size == 0:
+            assert raw == b"\r\n"
+            return body, True
+        body, raw = body + chunk, raw[2:]
+    return body, False
+
+
 class Raw:
-    """A client that speaks bytes and reads only when told to."""
+    """A client that speaks bytes and reads only when told to. `raw` is what came behind the head."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
         self.head = b""
-        self.body = b""
+        self.raw = b""
+
+    @property
+    def body(self) -> bytes:
+        """What the stream itself has said."""
+        return unchunked(self.raw)[0] if b"chunked" in self.head else self.raw
 
     async def begin(self) -> None:
         """Read the answer's head."""
@@ -49,7 +69,7 @@ class Raw:
             while len(events := SseParser().feed(self.body)) < count:
                 part = await self.reader.read(65_536)
                 assert part, "the stream ended"
-                self.body += part
+                self.raw += part
         return events
 
     async def end(self) -> list[SseEvent]:
@@ -57,7 +77,7 @@ class Raw:
         async with asyncio.timeout(DEADLINE_S):
             with contextlib.suppress(ConnectionError):
                 while part := await self.reader.read(65_536):
-                    self.body += part
+                    self.raw += part
         return SseParser().feed(self.body)
 
 
@@ -133,19 +153,31 @@ async def test_an_open_stream_costs_no_task_and_no_request(live: Live) -> None:
     await forgotten(live)
 
 
-async def test_the_answer_is_as_long_as_the_connection(live: Live) -> None:
-    """No length and no chunks: every byte behind the head is the stream's own, and the end is the connection's."""
+async def test_the_answer_comes_in_chunks_and_ends_with_its_connection(live: Live) -> None:
+    """Readers that know neither chunks nor a length wait until a buffer of theirs is full."""
     async with raw(live, request(live.world)) as client:
         await client.begin()
         head = client.head.lower()
         assert head.startswith(b"http/1.1 200 ok\r\n")
         assert b"\r\nconnection: close\r\n" in head
-        assert b"transfer-encoding" not in head
+        assert b"\r\ntransfer-encoding: chunked\r\n" in head
         assert b"content-length" not in head
         await client.until(1)
         await live.world.services.streams.goodbye_all("drain", 0)
         assert [event.event for event in await client.end()] == ["put", "goodbye"]
+        assert unchunked(client.raw)[1], "the last chunk"
         assert client.body.startswith(b"retry: ")
+
+
+async def test_who_speaks_http_1_0_gets_no_chunks(live: Live) -> None:
+    """Its answers end with the connection, and it is told of changes as all others are."""
+    async with raw(live, request(live.world).replace(b"HTTP/1.1", b"HTTP/1.0")) as client:
+        await client.begin()
+        assert b"transfer-encoding" not in client.head.lower()
+        await client.until(1)
+        live.world.commit({"beta": flag(enabled=False)})
+        assert [event.event for event in await client.until(2)] == ["put", "patch"]
+        assert client.raw.startswith(b"retry: ")
 
 
 async def test_a_posted_stream_is_held_too(live: Live) -> None:
