@@ -217,16 +217,7 @@ class Broadcast:
                 raise
 
     async def _tell_news(self) -> None:
-        if self._regrant_now:
-            self._regrant_now = False
-            try:
-                await self._regrant()
-            except BaseException:
-                self._regrant_now = True
-                raise
-        if self._expire_now:
-            self._expire_now = False
-            await self._expire()
+        await self._look_at_keys()
         while self._stale:
             # The oldest first, and one that failed after the others: it must not keep them from being told.
             environment_id = next(iter(self._stale))
@@ -247,6 +238,8 @@ class Broadcast:
         written = 0
         try:
             for slice_ in slices(streams):
+                # Changes may come faster than they are told; a revoked key does not wait for the last of them.
+                await self._look_at_keys()
                 written += await tell(slice_, update, self._clock.monotonic(), postponed, self._fail)
             await in_slices(update.settle_steps())
         finally:
@@ -276,6 +269,19 @@ class Broadcast:
         self._cut(stream, "error")
 
     # --- keys -------------------------------------------------------------------------------------------------------
+
+    async def _look_at_keys(self) -> None:
+        """Do what is due about keys, if anything is."""
+        if self._regrant_now:
+            self._regrant_now = False
+            try:
+                await self._regrant()
+            except BaseException:
+                self._regrant_now = True
+                raise
+        if self._expire_now:
+            self._expire_now = False
+            await self._expire()
 
     async def _regrant(self) -> None:
         """Look every key that has streams up again; end those that would not be opened any more."""

@@ -67,7 +67,8 @@ class HotProtocol(LimitedProtocol):
         return (
             not self._fed_bytes
             and not self._head_is_open
-            and (self.cycle is None or self.cycle.response_complete)
+            # One that is answered may have a body to come still, none of which was fed if its head came with another's.
+            and (self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body))
             and self._refusal is None
             and not self._is_lingering
             and not self.flow.write_paused

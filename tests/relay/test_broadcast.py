@@ -332,6 +332,32 @@ async def test_a_revocation_survives_the_failure_of_the_publisher(
     await stream.task
 
 
+async def test_a_revocation_waits_for_no_end_of_changes(world: World) -> None:
+    """Keys are looked up again between two changes, also while changes come faster than they can be told."""
+    async with world.running():
+        (stream,) = await opened(world)
+        world.commit({"beta": flag(enabled=False)})
+        tell = world.services.streams._publish
+        published = 0
+
+        async def publish(environment_id: str, committed_ms: int | None) -> None:
+            nonlocal published
+            published += 1
+            await tell(environment_id, committed_ms)
+            if published < 50:
+                world.commit({"beta": flag(enabled=published % 2 == 0)}, credentials={} if published == 2 else None)
+            if stream.is_complete and not ended_after:
+                ended_after.append(published)
+
+        ended_after: list[int] = []
+        world.services.streams._publish = publish  # type: ignore[method-assign]
+        for _ in range(40):
+            await settle()
+        assert published == 50
+        assert data(stream.events[-1])["reason"] == "revoked"
+        assert ended_after[0] <= 4
+
+
 async def test_a_commit_time_that_cannot_be_read_costs_a_measurement_and_no_change(world: World) -> None:
     """The streams are told all the same."""
     async with world.running():
