@@ -118,14 +118,22 @@ class Batches:
         keeping = self._kept.get(batch_id)
         if keeping is None:
             keeping = self._kept[batch_id] = asyncio.ensure_future(self._append(records))
-            if len(self._kept) > MAX_REMEMBERED_BATCHES:
-                del self._kept[next(iter(self._kept))]
+            self._forget_one()
         try:
             # Whoever sent it may be gone before the disk is done: that must neither end nor repeat it.
             await asyncio.shield(keeping)
         except SpoolError as error:
-            self._kept.pop(batch_id, None)
             raise unavailable("spool_unavailable", f"Counts cannot be taken now: {error}.", _RETRY_AFTER_S) from error
+        finally:
+            if keeping.done() and not keeping.cancelled() and keeping.exception() is not None:
+                self._kept.pop(batch_id, None)
+
+    def _forget_one(self) -> None:
+        """Keep the number of batches that are remembered; one that is still being written must not come twice."""
+        if len(self._kept) > MAX_REMEMBERED_BATCHES:
+            finished = next((each for each, keeping in self._kept.items() if keeping.done()), None)
+            if finished is not None:
+                del self._kept[finished]
 
     async def _append(self, records: Sequence[bytes]) -> None:
         await self._spool.append(records)

@@ -21,6 +21,7 @@ from relay.sync.backoff import Backoff
 from relay.sync.follow import Follower, FollowSettings
 from relay.sync.store import Store
 from relay.workers import desk as desk_module
+from relay.workers import remote as remote_module
 from relay.workers.desk import Batches
 from relay.workers.link import (
     BATCH_HEADER,
@@ -32,6 +33,7 @@ from relay.workers.link import (
     decode_start,
 )
 from relay.workers.remote import ORIGIN, RemoteIntake, RemoteKill, RemoteSink
+from tests.clocks import settle
 from tests.relay.live import until
 from tests.relay.office import SECRET, Office, opened
 from tests.relay.world import call_asgi
@@ -121,6 +123,63 @@ async def test_a_batch_that_was_refused_may_come_again() -> None:
     await batches.keep("one", [b"a"])
     await batches.keep("one", [b"a"])
     assert sent == [[b"a"]]
+
+
+async def test_a_batch_that_failed_in_any_way_may_come_again() -> None:
+    """Only what was kept is remembered."""
+    sent: list[Sequence[bytes]] = []
+
+    class Shelf:
+        is_broken = True
+
+        async def append(self, records: Sequence[bytes]) -> None:
+            if self.is_broken:
+                raise RuntimeError
+            sent.append(records)
+
+    shelf = Shelf()
+    batches = Batches(shelf)
+    with pytest.raises(RuntimeError):
+        await batches.keep("one", [b"a"])
+    shelf.is_broken = False
+    await batches.keep("one", [b"a"])
+    assert sent == [[b"a"]]
+
+
+async def test_a_batch_that_is_being_written_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come meanwhile: its repetition must not be written as well."""
+    monkeypatch.setattr(desk_module, "MAX_REMEMBERED_BATCHES", 1)
+    sent: list[Sequence[bytes]] = []
+    may_end = asyncio.Event()
+
+    class Shelf:
+        async def append(self, records: Sequence[bytes]) -> None:
+            sent.append(records)
+            await may_end.wait()
+
+    batches = Batches(Shelf())
+    waiting = [asyncio.create_task(batches.keep(name, [name.encode()])) for name in ("one", "two", "three", "one")]
+    await settle()
+    assert sent == [[b"one"], [b"two"], [b"three"]]
+    may_end.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_counts_that_nobody_will_send_again_are_told_of(
+    office: Office, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Refused after the flush was cancelled by the drain, they are lost; the log says so."""
+
+    async def refused(*_: object) -> tuple[int, dict[str, str], bytes]:
+        return 400, {}, b"no"
+
+    monkeypatch.setattr(remote_module, "_ask", refused)
+    sink = RemoteSink(office.session, office.world.clock)
+    delivering = asyncio.ensure_future(sink.append([b"{}"]))
+    await asyncio.sleep(0)
+    delivering.cancel()
+    await sink.settled()
+    assert "evaluation counts were lost" in caplog.text
 
 
 async def test_the_memory_of_batches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
