@@ -8,13 +8,13 @@ to say, stand aside in a set of the kernel's and are given back to the loop a fe
 """
 
 import asyncio
-import gc
 import select
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from relay.serve.event_streams import STREAM_PATH
+from relay.sync.collector import freeze_young
 
 PER_TURN: Final = 8
 FROZEN_AFTER: Final = 64
@@ -59,7 +59,7 @@ class Turnstile:
                 self._begun += 1
                 if self._begun % FROZEN_AFTER == 0:
                     # What streams consist of stays: walked by the collector, ten thousand stall everybody for 60 ms.
-                    gc.freeze()
+                    freeze_young()
         finally:
             if self._waiting:
                 asyncio.get_running_loop().call_soon(self._turn)

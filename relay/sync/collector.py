@@ -47,6 +47,15 @@ def own_collector() -> None:
     gc.freeze()
 
 
+def freeze_young() -> None:
+    """Freeze what was just made and stays, such as streams; nothing where the interpreter still owns the collector.
+
+    Nobody would ever walk there what was frozen: the upstream serves streams too, and makes circles in plenty.
+    """
+    if gc.get_threshold()[2] == _NEVER:
+        gc.freeze()
+
+
 async def keep_collected(sleep: Callable[[float], Awaitable[None]]) -> None:
     """Freeze what has grown old, for ever; walk all of it when there is very much more than at the last walk."""
     walked_at_mib = _resident_mib()

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from relay.sync import collector
-from relay.sync.collector import FROZEN_EVERY_S, GROWN_BY_MIB, keep_collected, own_collector
+from relay.sync.collector import FROZEN_EVERY_S, GROWN_BY_MIB, freeze_young, keep_collected, own_collector
 from tests.clocks import FakeClock
 
 
@@ -37,6 +37,17 @@ def test_no_full_collection_runs_by_itself() -> None:
     own_collector()
     assert gc.get_freeze_count() > 0
     assert gc.get_threshold()[2] > 1_000_000
+
+
+def test_only_its_owner_freezes_what_is_young() -> None:
+    """Where nobody walks what was frozen, as in the upstream, circles must stay with the interpreter's collections."""
+    gc.unfreeze()
+    freeze_young()
+    assert gc.get_freeze_count() == 0
+    own_collector()
+    gc.unfreeze()
+    freeze_young()
+    assert gc.get_freeze_count() > 0
 
 
 async def test_old_circles_are_found_once_memory_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
